@@ -1,0 +1,5 @@
+//! What the kernel program and user space of lbx share: the ABI (map layouts) and every decision.
+//!
+//! `no_std` without the `std` feature, no I/O, no atomics: the same functions run in the kernel, in the
+//! daemon, and under the tests on the host.
+#![cfg_attr(not(any(feature = "std", test)), no_std)]

@@ -1,0 +1,1 @@
+//! The user-space half of lbx: config, measuring, control, and the loader of the kernel program.

@@ -1,0 +1,3 @@
+//! The `lbx` command: the daemon and its CLI.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! `cargo xtask`: builds, sets up, demonstrates, tests and measures lbx.
+
+fn main() {}
