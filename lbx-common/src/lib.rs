@@ -3,3 +3,16 @@
 //! `no_std` without the `std` feature, no I/O, no atomics: the same functions run in the kernel, in the
 //! daemon, and under the tests on the host.
 #![cfg_attr(not(any(feature = "std", test)), no_std)]
+#![forbid(unsafe_code)]
+
+pub mod addr;
+pub mod control;
+pub mod flow;
+pub mod fragment;
+pub mod key;
+pub mod limits;
+pub mod port;
+pub mod reason;
+pub mod service;
+pub mod stats;
+pub mod target;

@@ -1,0 +1,114 @@
+//! The flow key and its keyed hash.
+//!
+//! The hash is a multilinear family over 32-bit words (Lemire and Kaser, "Strongly universal string hashing
+//! is fast", 2014): strongly universal in the high half of each 64-bit sum, two multiplications a word, and
+//! nothing the BPF instruction set lacks (it has neither rotate nor wide multiply).
+
+use crate::addr::Ip;
+use bytemuck::{Pod, Zeroable};
+
+/// Random keys of the flow hash: two sums, one key a word each, plus the two initial values.
+pub const SECRET_WORDS: usize = 14;
+/// The secret of the flow hash, made once per instance from the kernel's random source and pinned.
+pub type Secret = [u64; SECRET_WORDS];
+
+/// What makes two packets one flow.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Pod, Zeroable, Debug, Default)]
+pub struct FlowKey {
+    /// The client.
+    pub src: Ip,
+    /// The VIP.
+    pub dst: Ip,
+    /// Client port, then service port, each in network order: the first word of the TCP or UDP header.
+    pub ports: u32,
+    /// Protocol (bits 0-7), VLAN (8-19), switch (20-31); see [`scope`].
+    pub scope: u32,
+}
+
+/// Packs protocol, VLAN (12 bits, 0 untagged without filtering) and switch (12 bits) into a word of the key.
+#[inline(always)]
+pub const fn scope(protocol: u8, vlan: u16, switch: u16) -> u32 {
+    protocol as u32 | ((vlan as u32 & 0xfff) << 8) | ((switch as u32 & 0xfff) << 20)
+}
+
+/// The two ports of a key from values in host order.
+#[inline(always)]
+pub const fn ports(client: u16, service: u16) -> u32 {
+    let [a, b] = client.to_be_bytes();
+    let [c, d] = service.to_be_bytes();
+    u32::from_ne_bytes([a, b, c, d])
+}
+
+impl FlowKey {
+    /// Protocol number (IANA).
+    #[inline(always)]
+    pub const fn protocol(&self) -> u8 {
+        self.scope as u8
+    }
+    /// VLAN of the service the flow belongs to.
+    #[inline(always)]
+    pub const fn vlan(&self) -> u16 {
+        (self.scope >> 8) as u16 & 0xfff
+    }
+    /// Switch the flow came in by.
+    #[inline(always)]
+    pub const fn switch(&self) -> u16 {
+        (self.scope >> 20) as u16
+    }
+    /// Client port in host order.
+    pub const fn client_port(&self) -> u16 {
+        let b = self.ports.to_ne_bytes();
+        u16::from_be_bytes([b[0], b[1]])
+    }
+    /// Service port in host order.
+    pub const fn service_port(&self) -> u16 {
+        let b = self.ports.to_ne_bytes();
+        u16::from_be_bytes([b[2], b[3]])
+    }
+
+    /// The keyed hash. Bits 0-31 pick the table slot, bits 43-63 the first bucket, bits 22-42 the second;
+    /// the whole is the fingerprint (64 bits, of which the bucket is implied by the place). Never 0.
+    #[inline(always)]
+    pub fn hash(&self, secret: &Secret) -> u64 {
+        let mut a = secret[0];
+        let mut b = secret[1];
+        macro_rules! step {
+            ($i:expr, $word:expr) => {
+                let word = $word as u64;
+                a = a.wrapping_add(secret[$i].wrapping_mul(word));
+                b = b.wrapping_add(secret[$i + 1].wrapping_mul(word));
+            };
+        }
+        step!(2, self.src.0[3]);
+        step!(3, self.dst.0[3]);
+        step!(4, self.ports);
+        step!(5, self.scope);
+        if !self.src.is_v4() {
+            step!(6, self.src.0[0]);
+            step!(7, self.src.0[1]);
+            step!(8, self.src.0[2]);
+            step!(9, self.dst.0[0]);
+            step!(10, self.dst.0[1]);
+            step!(11, self.dst.0[2]);
+        }
+        let hash = (a >> 32) | (b & 0xffff_ffff_0000_0000);
+        // 0 seals an empty entry with an empty target; moving one value of 2^64 costs nothing.
+        hash | (hash == 0) as u64
+    }
+}
+
+/// Index into a table of `len` slots by the low half of the hash, without a division:
+/// the high word of a 32 × 32 multiplication (Lemire, "Fast random integer generation in an interval", 2019).
+#[inline(always)]
+pub const fn slot(hash: u64, len: u32) -> u32 {
+    (((hash & 0xffff_ffff) * len as u64) >> 32) as u32
+}
+
+/// The hash for the `n`-th re-hash of a flow whose slot names a target that takes no new flows.
+#[inline(always)]
+pub const fn rehash(hash: u64, n: u32) -> u64 {
+    // An odd multiplier per round permutes the 64-bit space; folding brings the high half down.
+    let mixed = (hash ^ (n as u64)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    mixed ^ (mixed >> 29)
+}

@@ -1,0 +1,150 @@
+//! Services as the kernel looks them up.
+//!
+//! One hashed address table, probed once by the destination (is this a VIP?) or, on a target's port, by the
+//! source (is this a nat target answering?). User space picks a seed under which no two addresses share a
+//! slot, so one probe decides; it keeps two generations and flips seed and base with one store.
+
+use crate::addr::Ip;
+use crate::limits::ADDRESS_SLOTS;
+use bytemuck::{Pod, Zeroable};
+
+/// Matches a packet to an address to a service: protocol, VLAN, switch, port range. 12 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Pod, Zeroable, Debug, Default)]
+pub struct Rule {
+    /// Protocol number; 0 ends the list.
+    pub protocol: u8,
+    /// [`rule_flags`].
+    pub flags: u8,
+    /// VLAN id; 0 where the switch does not filter and the frame is untagged.
+    pub vlan: u16,
+    /// First port, host order.
+    pub port_first: u16,
+    /// Last port, host order, inclusive (0 to 65535 is all).
+    pub port_last: u16,
+    /// Index into `services`, or into `backs` with [`rule_flags::BACK`].
+    pub index: u16,
+    /// The switch the rule is about.
+    pub switch: u16,
+}
+
+/// Bits of [`Rule::flags`].
+pub mod rule_flags {
+    /// Matched by the source: the answer of a nat target; `index` names a way back.
+    pub const BACK: u8 = 1;
+}
+
+impl Rule {
+    /// Whether the rule is about this packet. `port` in host order.
+    #[inline(always)]
+    pub const fn matches(&self, protocol: u8, vlan: u16, switch: u16, port: u16) -> bool {
+        self.protocol == protocol
+            && self.vlan == vlan
+            && self.switch == switch
+            && self.port_first <= port
+            && port <= self.port_last
+    }
+}
+
+/// Rules held in the line of the address itself.
+pub const INLINE_RULES: usize = 3;
+
+/// Bits of [`AddressEntry::flags`].
+pub mod address_flags {
+    /// A VIP of at least one service.
+    pub const VIP: u16 = 1;
+    /// The address of a nat target.
+    pub const NAT_TARGET: u16 = 2;
+    /// lbx answers ARP and neighbour solicitation for it.
+    pub const ANSWER: u16 = 4;
+    /// lbx answers echo requests for it.
+    pub const ECHO: u16 = 8;
+}
+
+/// One address and what is known about it. One cache line.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, PartialEq, Eq, Pod, Zeroable, Debug, Default)]
+pub struct AddressEntry {
+    /// The address; unspecified in an empty slot.
+    pub addr: Ip,
+    /// The first rules.
+    pub rules: [Rule; INLINE_RULES],
+    /// Index of the first of the other rules in `more_rules`.
+    pub more_first: u16,
+    /// How many others there are.
+    pub more_count: u16,
+    /// [`address_flags`].
+    pub flags: u16,
+    /// Switch on which the address is answered for.
+    pub answer_switch: u16,
+    /// VLAN on which the address is answered for.
+    pub answer_vlan: u16,
+    #[doc(hidden)]
+    pub reserved: u16,
+}
+
+/// Slot of an address under a seed. `seed` is odd.
+#[inline(always)]
+pub const fn address_slot(addr: &Ip, seed: u32) -> u32 {
+    // Multiplication twice: without the fold between, addresses that differ only in high bits would share
+    // their low product bits whatever the seed.
+    let folded =
+        addr.0[0].wrapping_mul(3) ^ addr.0[1].wrapping_mul(5) ^ addr.0[2].wrapping_mul(9) ^ addr.0[3];
+    let mixed = folded.wrapping_mul(seed);
+    ((mixed ^ (mixed >> 15)).wrapping_mul(0x9E37_79B1)) >> (32 - ADDRESS_SLOTS.trailing_zeros())
+}
+
+/// Bits of [`Service::flags`].
+pub mod flags {
+    /// The service is steered; without it its packets pass untouched (suspended by a guard-rail).
+    pub const ACTIVE: u16 = 1;
+    /// No target left: answer with RST or unreachable (limited in rate) instead of dropping silently.
+    pub const REJECT: u16 = 2;
+}
+
+/// One service. 64 bytes.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, PartialEq, Eq, Pod, Zeroable, Debug, Default)]
+pub struct Service {
+    /// First slot of its table in the pool of slots.
+    pub table_base: u32,
+    /// Slots of its table; 0 while it has no target.
+    pub table_len: u32,
+    /// First of its targets in `members`.
+    pub members_first: u32,
+    /// Number of its targets in `members`.
+    pub members: u16,
+    /// [`flags`].
+    pub flags: u16,
+    /// Scheduling algorithm by number; 0 is weighted Maglev.
+    pub algorithm: u8,
+    /// [`crate::target::Forward`] as a number.
+    pub forward: u8,
+    /// VLAN it is on, as in its rules.
+    pub vlan: u16,
+    /// New flows per second and CPU above which none is recorded (dsr) or accepted (nat); 0 no limit.
+    pub new_flow_rate: u32,
+    /// Switch it is on.
+    pub switch: u16,
+    #[doc(hidden)]
+    pub reserved: [u16; 19],
+}
+
+/// Where the answer of a nat target goes back to: what the client believes it talks to.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, PartialEq, Eq, Pod, Zeroable, Debug, Default)]
+pub struct Back {
+    /// The VIP.
+    pub vip: Ip,
+    /// Service port in network order; 0 keeps the source port.
+    pub port: u16,
+    /// The service.
+    pub service: u16,
+    /// The target.
+    pub target: u16,
+    /// VLAN of the service.
+    pub vlan: u16,
+}
+
+const _: () = assert!(size_of::<Rule>() == 12 && size_of::<AddressEntry>() == 64);
+const _: () = assert!(size_of::<Service>() == 64 && size_of::<Back>() == 24);
