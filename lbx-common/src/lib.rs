@@ -15,4 +15,5 @@ pub mod port;
 pub mod reason;
 pub mod service;
 pub mod stats;
+pub mod steer;
 pub mod target;

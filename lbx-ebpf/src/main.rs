@@ -3,6 +3,105 @@
 //! On any target but `bpf` this builds as an empty program, so that `cargo check`, clippy and docs cover
 //! the datapath on a machine without the eBPF toolchain.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", feature(core_intrinsics, asm_experimental_arch))]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(internal_features, reason = "compare-and-swap: core::sync::atomic has none on bpf")
+)]
+
+#![expect(missing_docs, reason = "the macros of the entry points drop their documentation")]
+
+mod atomic;
+mod maps;
+mod packet;
+mod programs;
+mod rewrite;
+mod steps;
+mod verdict;
+
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
+use programs::{
+    clock, enter, slow_answer, slow_headers, slow_icmp, slow_reject, slow_too_big, tc, xdp as native,
+};
+
+/// Frames from outside, before the kernel makes them skbs.
+#[xdp]
+pub fn lbx_xdp(ctx: XdpContext) -> u32 {
+    native::run(&ctx)
+}
+
+/// Frames of local VMs, and of uplinks where XDP would be wrong.
+#[classifier]
+pub fn lbx_tc(ctx: TcContext) -> i32 {
+    tc::run(&ctx)
+}
+
+/// Writes the kernel's time into the packet, for `BPF_PROG_TEST_RUN` only.
+#[xdp]
+pub fn lbx_clock(ctx: XdpContext) -> u32 {
+    clock::run(&ctx)
+}
+
+/// ARP, neighbour solicitation and echo, behind `xdp_tail`.
+#[xdp]
+pub fn lbx_xdp_answer(ctx: XdpContext) -> u32 {
+    enter::xdp::<slow_answer::Answer>(&ctx)
+}
+
+/// ARP, neighbour solicitation and echo, behind `tc_tail`.
+#[classifier]
+pub fn lbx_tc_answer(ctx: TcContext) -> i32 {
+    enter::tc::<slow_answer::Answer>(&ctx)
+}
+
+/// Options, extension headers, fragments, behind `xdp_tail`.
+#[xdp]
+pub fn lbx_xdp_headers(ctx: XdpContext) -> u32 {
+    enter::xdp::<slow_headers::Headers>(&ctx)
+}
+
+/// Options, extension headers, fragments, behind `tc_tail`.
+#[classifier]
+pub fn lbx_tc_headers(ctx: TcContext) -> i32 {
+    enter::tc::<slow_headers::Headers>(&ctx)
+}
+
+/// ICMP errors, behind `xdp_tail`.
+#[xdp]
+pub fn lbx_xdp_icmp(ctx: XdpContext) -> u32 {
+    enter::xdp::<slow_icmp::Icmp>(&ctx)
+}
+
+/// ICMP errors, behind `tc_tail`.
+#[classifier]
+pub fn lbx_tc_icmp(ctx: TcContext) -> i32 {
+    enter::tc::<slow_icmp::Icmp>(&ctx)
+}
+
+/// No target left, behind `xdp_tail`.
+#[xdp]
+pub fn lbx_xdp_reject(ctx: XdpContext) -> u32 {
+    enter::xdp::<slow_reject::Reject>(&ctx)
+}
+
+/// No target left, behind `tc_tail`.
+#[classifier]
+pub fn lbx_tc_reject(ctx: TcContext) -> i32 {
+    enter::tc::<slow_reject::Reject>(&ctx)
+}
+
+/// Larger than the target's MTU, behind `xdp_tail`.
+#[xdp]
+pub fn lbx_xdp_too_big(ctx: XdpContext) -> u32 {
+    enter::xdp::<slow_too_big::TooBig>(&ctx)
+}
+
+/// Larger than the target's MTU, behind `tc_tail`.
+#[classifier]
+pub fn lbx_tc_too_big(ctx: TcContext) -> i32 {
+    enter::tc::<slow_too_big::TooBig>(&ctx)
+}
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}
@@ -12,3 +111,8 @@ fn main() {}
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
+
+/// The helpers used are GPL-only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

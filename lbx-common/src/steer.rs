@@ -1,0 +1,4 @@
+//! What the datapath decides, as plain functions: the kernel program runs them, the host tests them.
+
+pub mod rate;
+pub mod slow;

@@ -1,0 +1,61 @@
+//! The rare paths, each a program of its own behind a tail call.
+
+/// A rare path. The number is the index in the `xdp_tail` and `tc_tail` program arrays.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum Slow {
+    /// ARP request, neighbour solicitation or echo request for a VIP.
+    Answer = 0,
+    /// IPv4 options, IPv6 extension headers, fragments: the transport header is not where it usually is.
+    Headers = 1,
+    /// ICMP or ICMPv6 to a VIP, or from a nat target, that is not an echo request.
+    Icmp = 2,
+    /// No target takes the packet and the service rejects.
+    Reject = 3,
+    /// Larger than the target's MTU.
+    TooBig = 4,
+}
+
+/// Entries of the program arrays.
+pub const SLOW_PROGRAMS: u32 = 8;
+
+impl Slow {
+    /// All, by number.
+    pub const ALL: [Self; 5] = [Self::Answer, Self::Headers, Self::Icmp, Self::Reject, Self::TooBig];
+
+    /// Name of the program that goes into `xdp_tail` at this index.
+    pub const fn xdp_program(self) -> &'static str {
+        match self {
+            Self::Answer => "lbx_xdp_answer",
+            Self::Headers => "lbx_xdp_headers",
+            Self::Icmp => "lbx_xdp_icmp",
+            Self::Reject => "lbx_xdp_reject",
+            Self::TooBig => "lbx_xdp_too_big",
+        }
+    }
+
+    /// Name of the program that goes into `tc_tail` at this index.
+    pub const fn tc_program(self) -> &'static str {
+        match self {
+            Self::Answer => "lbx_tc_answer",
+            Self::Headers => "lbx_tc_headers",
+            Self::Icmp => "lbx_tc_icmp",
+            Self::Reject => "lbx_tc_reject",
+            Self::TooBig => "lbx_tc_too_big",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_are_the_positions_and_the_names_fit_the_kernel() {
+        for (n, slow) in Slow::ALL.into_iter().enumerate() {
+            assert_eq!(slow as usize, n);
+            assert!(slow.xdp_program().len() < 16 && slow.tc_program().len() < 16);
+        }
+        assert!(Slow::ALL.len() <= SLOW_PROGRAMS as usize);
+    }
+}

@@ -1,0 +1,130 @@
+//! The maps, with the names user space knows them by.
+//!
+//! Every array that user space stores into is mmapable, which also aligns its values to pages, so that a
+//! 64-byte element is one cache line. Sizes of `flows`, `flows_cold` and `slots` are defaults: user space
+//! overrides them at load.
+
+pub mod scratch;
+
+use aya_ebpf::btf_maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
+use aya_ebpf::macros::btf_map;
+use lbx_common::control::Control;
+use lbx_common::flow::{Bucket, ColdFlow};
+use lbx_common::fragment::{FragmentKey, FragmentValue, MacKey};
+use lbx_common::limits::{
+    ADDRESS_SLOTS, FLOWS_DEFAULT, MAX_BACKS, MAX_FRAGMENTS, MAX_MACS, MAX_MORE_RULES, MAX_PORTS, MAX_QUEUES,
+    MAX_SERVICES, MAX_TARGETS, NAME_LEN, TABLE_POOL, WAYS,
+};
+use lbx_common::port::Port;
+use lbx_common::reason::REASONS;
+use lbx_common::service::{AddressEntry, Back, Rule, Service};
+use lbx_common::stats::{ServiceStats, TargetStats};
+use lbx_common::steer::rate;
+use lbx_common::steer::slow::SLOW_PROGRAMS;
+use lbx_common::target::{Target, Weight};
+use scratch::Scratch;
+
+/// `BPF_F_MMAPABLE`.
+const MMAPABLE: usize = 1 << 10;
+
+/// The control block.
+#[btf_map(name = "control")]
+pub static CONTROL: Array<Control, 1, MMAPABLE> = Array::new();
+
+/// Two generations of the address table; [`Control::addresses`] says which is in force.
+#[btf_map(name = "addresses")]
+pub static ADDRESSES: Array<AddressEntry, { 2 * ADDRESS_SLOTS as usize }, MMAPABLE> = Array::new();
+
+/// Rules beyond those in the line of their address.
+#[btf_map(name = "more_rules")]
+pub static MORE_RULES: Array<Rule, { MAX_MORE_RULES as usize }, MMAPABLE> = Array::new();
+
+/// The services.
+#[btf_map(name = "services")]
+pub static SERVICES: Array<Service, { MAX_SERVICES as usize }, MMAPABLE> = Array::new();
+
+/// Ways back of nat targets.
+#[btf_map(name = "backs")]
+pub static BACKS: Array<Back, { MAX_BACKS as usize }, MMAPABLE> = Array::new();
+
+/// Target indices of the services, in runs: twice as many as there are targets, so that a service's run can
+/// be written anew beside the old one. Elements are 8 bytes apart in a mapping.
+#[btf_map(name = "members")]
+pub static MEMBERS: Array<u32, { 2 * MAX_TARGETS as usize }, MMAPABLE> = Array::new();
+
+/// The targets.
+#[btf_map(name = "targets")]
+pub static TARGETS: Array<Target, { MAX_TARGETS as usize }, MMAPABLE> = Array::new();
+
+/// Weights by (target, queue): what tables are built from. Written and read by user space.
+#[btf_map(name = "weights")]
+pub static WEIGHTS: Array<Weight, { (MAX_TARGETS * MAX_QUEUES) as usize }, MMAPABLE> = Array::new();
+
+/// The pool of the services' tables: [`lbx_common::flow::TargetWord`]s, two an element.
+#[btf_map(name = "slots")]
+pub static SLOTS: Array<[u32; 2], { TABLE_POOL as usize / 2 + 1 }, MMAPABLE> = Array::new();
+
+/// The flow table.
+#[btf_map(name = "flows")]
+pub static FLOWS: Array<Bucket, { (FLOWS_DEFAULT / WAYS) as usize }, MMAPABLE> = Array::new();
+
+/// The tuples of confirmed flows, at `bucket * 4 + way`.
+#[btf_map(name = "flows_cold")]
+pub static FLOWS_COLD: Array<ColdFlow, { FLOWS_DEFAULT as usize }, MMAPABLE> = Array::new();
+
+/// The ports of the switches.
+#[btf_map(name = "ports")]
+pub static PORTS: Array<Port, { MAX_PORTS as usize }, MMAPABLE> = Array::new();
+
+/// Index into `ports` by interface index.
+#[btf_map(name = "port_of")]
+pub static PORT_OF: HashMap<u32, u32, { MAX_PORTS as usize }> = HashMap::new();
+
+/// The ports' devices, at the index of the port.
+#[btf_map(name = "tx")]
+pub static TX: DevMap<{ MAX_PORTS as usize }> = DevMap::new();
+
+/// Counters by target.
+#[btf_map(name = "target_stats")]
+pub static TARGET_STATS: PerCpuArray<TargetStats, { MAX_TARGETS as usize }> = PerCpuArray::new();
+
+/// Counters by service.
+#[btf_map(name = "service_stats")]
+pub static SERVICE_STATS: PerCpuArray<ServiceStats, { MAX_SERVICES as usize }> = PerCpuArray::new();
+
+/// Counters by [`lbx_common::reason::Reason`].
+#[btf_map(name = "reasons")]
+pub static REASON_COUNTS: PerCpuArray<u64, { REASONS as usize }> = PerCpuArray::new();
+
+/// Where first fragments went.
+#[btf_map(name = "fragments")]
+pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue, { MAX_FRAGMENTS as usize }> = LruHashMap::new();
+
+/// Epoch in which the bridge last saw a client's MAC.
+#[btf_map(name = "macs")]
+pub static MACS: LruHashMap<MacKey, u16, { MAX_MACS as usize }> = LruHashMap::new();
+
+/// Names for whoever reads the maps without the daemon: services first, then targets. The datapath does not
+/// read it.
+#[btf_map(name = "names")]
+pub static NAMES: Array<[u8; NAME_LEN], { (MAX_SERVICES + MAX_TARGETS) as usize }, MMAPABLE> = Array::new();
+
+/// Sampled events; size in bytes.
+#[btf_map(name = "events")]
+pub static EVENTS: RingBuf<[u64; 8], { 256 * 1024 }> = RingBuf::new();
+
+/// The rare paths of XDP, by [`lbx_common::steer::slow::Slow`].
+#[btf_map(name = "xdp_tail")]
+pub static XDP_TAIL: ProgramArray<{ SLOW_PROGRAMS as usize }> = ProgramArray::new();
+
+/// The rare paths of tc, by [`lbx_common::steer::slow::Slow`].
+#[btf_map(name = "tc_tail")]
+pub static TC_TAIL: ProgramArray<{ SLOW_PROGRAMS as usize }> = ProgramArray::new();
+
+/// What a program tells the one it tail-calls.
+#[btf_map(name = "scratch")]
+pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+/// Token buckets: the answers at 0, then new flows by service.
+#[btf_map(name = "rates")]
+pub static RATES: PerCpuArray<rate::Bucket, { 1 + MAX_SERVICES as usize }> = PerCpuArray::new();

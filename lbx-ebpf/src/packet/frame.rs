@@ -1,0 +1,57 @@
+//! What the steps need of a frame, over XDP and tc alike.
+
+use super::cursor::Packet;
+use crate::verdict::Action;
+use bytemuck::{AnyBitPattern, NoUninit};
+use lbx_common::reason::Reason;
+use lbx_common::steer::slow::Slow;
+
+/// A frame at a hook. `Copy`: it is the context pointer.
+///
+/// Offsets count from the Ethernet header. A tag the kernel took out of the frame (tc) is not among the bytes;
+/// [`Frame::tag_beside`] has it.
+pub trait Frame: Copy {
+    /// Whether the frame is an skb: checksums may be partial, and it may be a GSO superframe.
+    const SKB: bool;
+
+    /// The bytes that can be reached directly, afresh.
+    fn packet(self) -> Packet;
+
+    /// Bytes of the whole frame, beyond what can be reached directly too.
+    fn length(self) -> u32;
+
+    /// Index in `ports` of the port the frame came in by (or, at egress, leaves by).
+    fn port_index(self) -> Option<u32>;
+
+    /// The tag control information of a tag that the kernel keeps beside the frame.
+    fn tag_beside(self) -> Option<u16>;
+
+    /// Bytes of payload a segment of a superframe will carry; 0 if the frame is what it seems.
+    fn segment_size(self) -> u32;
+
+    /// Makes the first `bytes` directly reachable if the frame has them.
+    fn pull(self, bytes: u32) -> bool;
+
+    /// Reads a value at any offset through a helper: slower than [`Packet::read`], but the offset may be
+    /// anything and the bytes may lie anywhere.
+    fn load<T: AnyBitPattern>(self, offset: u32) -> Option<T>;
+
+    /// Writes a value at any offset through a helper. On an skb the checksum the device gave is adjusted; the
+    /// packet's own checksums are not.
+    fn store<T: NoUninit>(self, offset: u32, value: &T) -> Option<()>;
+
+    /// Grows (zeroed) or cuts the frame at its end. Stale: every [`Packet`].
+    fn set_length(self, bytes: u32) -> Option<()>;
+
+    /// Takes the outer tag off, wherever it is. Stale: every [`Packet`].
+    fn pop_tag(self) -> Option<()>;
+
+    /// Puts an 802.1Q tag on. Stale: every [`Packet`].
+    fn push_tag(self, vid: u16) -> Option<()>;
+
+    /// Sends the frame out of a port, past the bridge.
+    fn redirect(self, port_index: u32, ifindex: u32) -> Result<Action, Reason>;
+
+    /// Goes on in the program of a rare path. Returns only if there is none.
+    fn continue_at(self, slow: Slow);
+}

@@ -1,0 +1,1 @@
+//! From the frame to what identifies its flow.

@@ -1,0 +1,139 @@
+//! Frames at tc.
+
+use super::cursor::Packet;
+use super::frame::Frame;
+use crate::maps::{PORT_OF, TC_TAIL};
+use crate::verdict::Action;
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::generated::{
+    bpf_redirect, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_skb_vlan_pop, bpf_skb_vlan_push, bpf_tail_call,
+};
+use aya_ebpf::programs::TcContext;
+use bytemuck::{AnyBitPattern, NoUninit};
+use core::mem::MaybeUninit;
+use lbx_common::reason::Reason;
+use lbx_common::steer::slow::Slow;
+
+/// `BPF_F_RECOMPUTE_CSUM`: a checksum the device computed over the frame follows the change.
+const RECOMPUTE: u64 = 1;
+
+/// What `bpf_redirect` returns when the redirect stands.
+const TC_ACT_REDIRECT: i64 = 7;
+
+/// A frame at tc.
+#[derive(Clone, Copy)]
+pub struct TcFrame(*mut __sk_buff);
+
+impl TcFrame {
+    /// From the context of the program.
+    #[inline(always)]
+    pub fn new(ctx: &TcContext) -> Self {
+        Self(ctx.skb.skb)
+    }
+
+    /// The context, for the checksum helpers.
+    #[inline(always)]
+    pub fn context(self) -> *mut __sk_buff {
+        self.0
+    }
+}
+
+impl Frame for TcFrame {
+    const SKB: bool = true;
+
+    #[inline(always)]
+    fn packet(self) -> Packet {
+        // SAFETY: the context is the kernel's; the verifier turns these loads into those of the pointers.
+        unsafe { Packet::new((*self.0).data as usize, (*self.0).data_end as usize) }
+    }
+
+    #[inline(always)]
+    fn length(self) -> u32 {
+        // SAFETY: the context is the kernel's.
+        unsafe { (*self.0).len }
+    }
+
+    #[inline(always)]
+    fn port_index(self) -> Option<u32> {
+        // SAFETY: the context is the kernel's; the value is a copy of a word that user space replaces as a
+        // whole.
+        unsafe { PORT_OF.get((*self.0).ifindex).copied() }
+    }
+
+    #[inline(always)]
+    fn tag_beside(self) -> Option<u16> {
+        // SAFETY: the context is the kernel's.
+        unsafe { ((*self.0).vlan_present != 0).then(|| (*self.0).vlan_tci as u16) }
+    }
+
+    #[inline(always)]
+    fn segment_size(self) -> u32 {
+        // SAFETY: the context is the kernel's.
+        unsafe { (*self.0).gso_size }
+    }
+
+    #[inline(always)]
+    fn pull(self, bytes: u32) -> bool {
+        // SAFETY: the context is the kernel's, which checks the length.
+        unsafe { bpf_skb_pull_data(self.0, bytes) == 0 }
+    }
+
+    #[inline(always)]
+    fn load<T: AnyBitPattern>(self, offset: u32) -> Option<T> {
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: the context is the kernel's; `value` has room for the bytes asked for.
+        let rc = unsafe {
+            bpf_skb_load_bytes(self.0.cast(), offset, value.as_mut_ptr().cast(), size_of::<T>() as u32)
+        };
+        // SAFETY: the helper filled all bytes if it returned 0, and any bit pattern is a T.
+        (rc == 0).then(|| unsafe { value.assume_init() })
+    }
+
+    #[inline(always)]
+    fn store<T: NoUninit>(self, offset: u32, value: &T) -> Option<()> {
+        let from = core::ptr::from_ref(value).cast();
+        // SAFETY: the context is the kernel's; the helper only reads the initialised bytes of `value`.
+        let rc = unsafe { bpf_skb_store_bytes(self.0, offset, from, size_of::<T>() as u32, RECOMPUTE) };
+        (rc == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn set_length(self, bytes: u32) -> Option<()> {
+        // SAFETY: the context is the kernel's, which checks the room.
+        let rc = unsafe { bpf_skb_change_tail(self.0, bytes, 0) };
+        (rc == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn pop_tag(self) -> Option<()> {
+        // SAFETY: the context is the kernel's.
+        let rc = unsafe { bpf_skb_vlan_pop(self.0) };
+        (rc == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn push_tag(self, vid: u16) -> Option<()> {
+        // SAFETY: the context is the kernel's.
+        let rc = unsafe { bpf_skb_vlan_push(self.0, 0x8100_u16.to_be(), vid) };
+        (rc == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn redirect(self, _port_index: u32, ifindex: u32) -> Result<Action, Reason> {
+        // SAFETY: only notes where the frame goes.
+        if unsafe { bpf_redirect(ifindex, 0) } == TC_ACT_REDIRECT {
+            Ok(Action::Redirected)
+        } else {
+            Err(Reason::RedirectFailed)
+        }
+    }
+
+    #[inline(always)]
+    fn continue_at(self, slow: Slow) {
+        let map = core::ptr::from_ref(&TC_TAIL).cast_mut().cast();
+        // SAFETY: a program array and the context this program was given; a tail call leaves nothing behind
+        // that would have to be dropped.
+        unsafe { bpf_tail_call(self.0.cast(), map, slow as u32) };
+    }
+}

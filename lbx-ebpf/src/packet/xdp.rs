@@ -1,0 +1,141 @@
+//! Frames at XDP.
+
+use super::cursor::Packet;
+use super::frame::Frame;
+use crate::maps::{PORT_OF, TX, XDP_TAIL};
+use crate::verdict::Action;
+use aya_ebpf::Global;
+use aya_ebpf::helpers::generated::{
+    bpf_tail_call, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_load_bytes, bpf_xdp_store_bytes,
+};
+use aya_ebpf::programs::XdpContext;
+use aya_ebpf::{EbpfContext, bindings::xdp_md};
+use bytemuck::{AnyBitPattern, NoUninit};
+use core::mem::MaybeUninit;
+use lbx_common::reason::Reason;
+use lbx_common::steer::slow::Slow;
+
+/// Index in `ports` of the port the program is attached to; `u32::MAX` looks it up by the ingress interface.
+#[unsafe(no_mangle)]
+static PORT_INDEX: Global<u32> = Global::new(u32::MAX);
+
+/// A frame at XDP.
+#[derive(Clone, Copy)]
+pub struct XdpFrame(*mut xdp_md);
+
+impl XdpFrame {
+    /// From the context of the program.
+    #[inline(always)]
+    pub fn new(ctx: &XdpContext) -> Self {
+        Self(ctx.ctx)
+    }
+
+    #[inline(always)]
+    fn context(self) -> XdpContext {
+        XdpContext::new(self.0)
+    }
+}
+
+impl Frame for XdpFrame {
+    const SKB: bool = false;
+
+    #[inline(always)]
+    fn packet(self) -> Packet {
+        let ctx = self.context();
+        Packet::new(ctx.data(), ctx.data_end())
+    }
+
+    #[inline(always)]
+    fn length(self) -> u32 {
+        // Not attached with fragments enabled: all bytes are linear.
+        self.packet().reach() as u32
+    }
+
+    #[inline(always)]
+    fn port_index(self) -> Option<u32> {
+        let index = PORT_INDEX.load();
+        if index != u32::MAX {
+            return Some(index);
+        }
+        let ifindex = self.context().ingress_ifindex() as u32;
+        // SAFETY: a copy of a word that user space replaces as a whole.
+        unsafe { PORT_OF.get(ifindex) }.copied()
+    }
+
+    #[inline(always)]
+    fn tag_beside(self) -> Option<u16> {
+        None
+    }
+
+    #[inline(always)]
+    fn segment_size(self) -> u32 {
+        0
+    }
+
+    #[inline(always)]
+    fn pull(self, bytes: u32) -> bool {
+        self.length() >= bytes
+    }
+
+    #[inline(always)]
+    fn load<T: AnyBitPattern>(self, offset: u32) -> Option<T> {
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: the context is the kernel's; `value` has room for the bytes asked for.
+        let rc =
+            unsafe { bpf_xdp_load_bytes(self.0, offset, value.as_mut_ptr().cast(), size_of::<T>() as u32) };
+        // SAFETY: the helper filled all bytes if it returned 0, and any bit pattern is a T.
+        (rc == 0).then(|| unsafe { value.assume_init() })
+    }
+
+    #[inline(always)]
+    fn store<T: NoUninit>(self, offset: u32, value: &T) -> Option<()> {
+        let from = core::ptr::from_ref(value).cast_mut().cast();
+        // SAFETY: the context is the kernel's; the helper only reads the initialised bytes of `value`.
+        let rc = unsafe { bpf_xdp_store_bytes(self.0, offset, from, size_of::<T>() as u32) };
+        (rc == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn set_length(self, bytes: u32) -> Option<()> {
+        let delta = bytes as i32 - self.length() as i32;
+        // SAFETY: the context is the kernel's, which checks the room.
+        let rc = unsafe { bpf_xdp_adjust_tail(self.0, delta) };
+        (rc == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn pop_tag(self) -> Option<()> {
+        let packet = self.packet();
+        let macs: [u32; 3] = packet.read(0)?;
+        packet.write(4, macs)?;
+        // SAFETY: the context is the kernel's, which checks the room.
+        let rc = unsafe { bpf_xdp_adjust_head(self.0, 4) };
+        (rc == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn push_tag(self, vid: u16) -> Option<()> {
+        // SAFETY: the context is the kernel's, which checks the room.
+        if unsafe { bpf_xdp_adjust_head(self.0, -4) } != 0 {
+            return None;
+        }
+        let packet = self.packet();
+        let macs: [u32; 3] = packet.read(4)?;
+        packet.write(0, macs)?;
+        packet.write(12, [0x8100_u16.to_be(), vid.to_be()])
+    }
+
+    #[inline(always)]
+    fn redirect(self, port_index: u32, _ifindex: u32) -> Result<Action, Reason> {
+        // 0 (XDP_ABORTED) comes back where the slot is empty.
+        TX.redirect(port_index, 0).map(|_| Action::Redirected).map_err(|_| Reason::RedirectFailed)
+    }
+
+    #[inline(always)]
+    fn continue_at(self, slow: Slow) {
+        let map = core::ptr::from_ref(&XDP_TAIL).cast_mut().cast();
+        // SAFETY: a program array and the context this program was given; a tail call leaves nothing behind
+        // that would have to be dropped.
+        unsafe { bpf_tail_call(self.context().as_ptr(), map, slow as u32) };
+    }
+}

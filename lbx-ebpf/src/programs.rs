@@ -1,0 +1,11 @@
+//! What each entry point runs.
+
+pub mod clock;
+pub mod enter;
+pub mod slow_answer;
+pub mod slow_headers;
+pub mod slow_icmp;
+pub mod slow_reject;
+pub mod slow_too_big;
+pub mod tc;
+pub mod xdp;

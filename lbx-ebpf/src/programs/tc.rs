@@ -1,0 +1,13 @@
+//! Steering at tc.
+
+use crate::packet::tc::TcFrame;
+use crate::steps;
+use crate::verdict;
+use aya_ebpf::programs::TcContext;
+
+/// Steers a frame.
+#[inline(always)]
+pub fn run(ctx: &TcContext) -> i32 {
+    let (outcome, observe) = steps::steer(TcFrame::new(ctx));
+    verdict::tc(outcome, observe)
+}
