@@ -1,1 +1,3 @@
 //! The user-space half of lbx: config, measuring, control, and the loader of the kernel program.
+
+pub mod config;

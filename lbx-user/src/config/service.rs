@@ -1,0 +1,446 @@
+//! `[[service]]`, its targets and its health checks.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
+use std::time::Duration;
+
+use lbx_common::limits::{MAX_QUEUES, MAX_SERVICE_TARGETS};
+
+use super::build::{choice, duration, interface, table_size};
+use super::checked::{
+    Algorithm, Answer, Delivery, Forward, Health, Limits, NoTarget, Place, Ports, Protocol, Service, Switch,
+    Target, TcpHealth,
+};
+use super::problem::did_you_mean;
+use super::raw::{At, Table};
+use super::units;
+
+/// Most weight a target can have; `lbx set weight` has the same bound.
+pub const MAX_WEIGHT: u64 = 1_000_000;
+
+/// Algorithms that the field knows by name and this version does not have yet.
+const LATER: [&str; 22] = [
+    "rr",
+    "round-robin",
+    "wrr",
+    "weighted-round-robin",
+    "lc",
+    "least-connection",
+    "wlc",
+    "weighted-least-connection",
+    "lblc",
+    "locality-based-least-connection",
+    "lblcr",
+    "locality-based-least-connection-replication",
+    "dh",
+    "destination-hash",
+    "sh",
+    "source-hash",
+    "sed",
+    "shortest-expected-delay",
+    "nq",
+    "never-queue",
+    "p2c",
+    "power-of-two",
+];
+
+/// A service and the places that later checks point at.
+#[derive(Debug)]
+pub(super) struct ReadService {
+    pub(super) service: Service,
+    pub(super) path: String,
+    pub(super) name_span: Range<usize>,
+    pub(super) vip_spans: Vec<Range<usize>>,
+    pub(super) port_span: Range<usize>,
+}
+
+/// Every `[[service]]`, and the checks that need all of them.
+pub(super) fn read_all(root: &Table<'_, '_>, switches: &[At<Switch>], limits: &Limits) -> Vec<ReadService> {
+    let mut services: Vec<ReadService> = Vec::new();
+    let tables = root.tables("service");
+    for table in &tables {
+        let Some(service) = read(table, switches, limits) else { continue };
+        if let Some(earlier) = services.iter().find(|other| other.service.name == service.service.name) {
+            let line = root.report().line(&earlier.name_span);
+            table.error("name", format!("the name is already taken on line {line}"), None);
+        }
+        services.push(service);
+    }
+    if tables.len() > limits.services as usize {
+        let (found, most) = (tables.len(), limits.services);
+        root.error("service", format!("{found} services, but `limits.services` is {most}"), None);
+    }
+    let targets: usize = services.iter().map(|service| service.service.targets.len()).sum();
+    if targets > limits.targets as usize {
+        let most = limits.targets;
+        root.error("service", format!("{targets} targets, but `limits.targets` is {most}"), None);
+    }
+    services
+}
+
+fn read(table: &Table<'_, '_>, switches: &[At<Switch>], limits: &Limits) -> Option<ReadService> {
+    let name = table.required_string("name").filter(|name| service_name(table, name));
+    let switch = table.required_string("switch");
+    if let Some(switch) = &switch {
+        known_switch(table, &switch.value, switches);
+    }
+    let vlan = table.integer("vlan", 1..=4_094).map(|vlan| vlan.value as u16);
+    let (vips, vip_spans) = vips(table);
+    let protocol = protocol(table);
+    let ports = ports(table);
+    let forward = forward(table);
+    let deliver = choice(
+        table,
+        "deliver",
+        &[("auto", Delivery::Auto), ("redirect", Delivery::Redirect), ("bridge", Delivery::Bridge)],
+    );
+    algorithm(table);
+    let answer = answer(table);
+    let no_target = choice(table, "no_target", &[("reject", NoTarget::Reject), ("drop", NoTarget::Drop)]);
+    let bypass_filters = table.boolean("bypass_filters").is_some_and(|flag| flag.value);
+    let exclusive = table.boolean("exclusive").is_some_and(|flag| flag.value);
+    let max_new_flows = table.integer("max_new_flows_per_second", 1..=100_000_000);
+    let own_table_size = table_size(table);
+
+    if exclusive && forward == Some(Forward::Dsr) {
+        table.error("exclusive", "only `forward = \"nat\"` translates replies", Some("remove it".to_owned()));
+    }
+    if bypass_filters && deliver == Some(Delivery::Bridge) {
+        table.warn("bypass_filters", "with `deliver = \"bridge\"` the filters of a port hold anyway", None);
+    }
+    let targets = targets(table, forward, ports);
+    let health = health(table, protocol, ports, &targets);
+    table.finish();
+
+    let path = table.path.clone();
+    let (name_span, port_span) = (table.span_of("name"), table.span_of("port"));
+    let service = Service {
+        name: name?.value,
+        switch: switch?.value,
+        vlan,
+        vips,
+        protocol: protocol?,
+        ports: ports?,
+        forward: forward?,
+        deliver: deliver.unwrap_or(Delivery::Auto),
+        algorithm: Algorithm::Maglev,
+        answer: answer.unwrap_or(Answer::Off),
+        no_target: no_target.unwrap_or(NoTarget::Reject),
+        bypass_filters,
+        exclusive,
+        max_new_flows_per_second: max_new_flows.map(|limit| limit.value as u32),
+        table_size: own_table_size.unwrap_or(limits.table_size),
+        targets,
+        health,
+    };
+    Some(ReadService { service, path, name_span, vip_spans, port_span })
+}
+
+fn service_name(table: &Table<'_, '_>, name: &At<String>) -> bool {
+    let text = &name.value;
+    let fits = !text.is_empty()
+        && text.len() <= 63
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+    if !fits {
+        let hint = "letters, digits, `.`, `_` and `-`, at most 63, the first a letter or digit";
+        table.error("name", format!("\"{text}\" cannot be a service's name"), Some(hint.to_owned()));
+    }
+    fits
+}
+
+fn known_switch(table: &Table<'_, '_>, name: &str, switches: &[At<Switch>]) {
+    if switches.iter().any(|switch| switch.value.name == name) {
+        return;
+    }
+    let names = || switches.iter().map(|switch| switch.value.name.as_str());
+    let hint = match did_you_mean(name, names()) {
+        Some(known) => format!("did you mean \"{known}\"?"),
+        None => format!("add a [[switch]] with `name = \"{name}\"`"),
+    };
+    table.error("switch", format!("there is no switch \"{name}\""), Some(hint));
+}
+
+fn vips(table: &Table<'_, '_>) -> (Vec<IpAddr>, Vec<Range<usize>>) {
+    let (mut vips, mut spans) = (Vec::new(), Vec::new());
+    let key = table.key("vip");
+    let Some(texts) = table.strings("vip") else {
+        if !table.has("vip") {
+            table.missing("vip");
+        }
+        return (vips, spans);
+    };
+    if texts.is_empty() {
+        table.error("vip", "the list is empty", Some("name at least one address".to_owned()));
+    }
+    for text in texts {
+        let Ok(address) = text.value.parse::<IpAddr>() else {
+            let hint =
+                text.value.contains('/').then(|| "a VIP is one address, without a prefix length".to_owned());
+            table.report().error(&text.span, &key, format!("\"{}\" is not an address", text.value), hint);
+            continue;
+        };
+        if let Some(reason) = units::unusable_address(address) {
+            table.report().error(&text.span, &key, format!("{address} {reason}; it cannot be a VIP"), None);
+        } else if vips.contains(&address) {
+            table.report().error(&text.span, &key, format!("{address} is named twice"), None);
+        } else {
+            vips.push(address);
+            spans.push(text.span);
+        }
+    }
+    (vips, spans)
+}
+
+fn protocol(table: &Table<'_, '_>) -> Option<Protocol> {
+    if !table.has("protocol") {
+        table.missing("protocol");
+    }
+    if table.string("protocol").is_some_and(|text| text.value == "sctp") {
+        let hint = "this version balances \"tcp\" and \"udp\"";
+        table.error("protocol", "\"sctp\" is not in this version", Some(hint.to_owned()));
+        return None;
+    }
+    choice_quietly(table, "protocol", &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)])
+}
+
+/// [`choice`] for a key whose type was reported already.
+fn choice_quietly<T: Clone>(table: &Table<'_, '_>, key: &'static str, words: &[(&str, T)]) -> Option<T> {
+    if table.is_string(key) { choice(table, key, words) } else { None }
+}
+
+fn ports(table: &Table<'_, '_>) -> Option<Ports> {
+    let Some(text) = table.number_or_text("port") else {
+        if !table.has("port") {
+            table.missing("port");
+        }
+        return None;
+    };
+    match units::ports(&text.value) {
+        Ok(ports) => Some(ports),
+        Err(reason) => {
+            let hint = "one port (80), a range (\"8000-8100\"), or 0 for every port";
+            table.error("port", reason, Some(hint.to_owned()));
+            None
+        }
+    }
+}
+
+fn forward(table: &Table<'_, '_>) -> Option<Forward> {
+    if !table.has("forward") {
+        return Some(Forward::Dsr);
+    }
+    if table.string("forward").is_some_and(|text| text.value == "encap") {
+        let hint = "use \"dsr\" for targets on this network; targets on another one have to wait";
+        table.error("forward", "\"encap\" is not in this version", Some(hint.to_owned()));
+        return None;
+    }
+    choice_quietly(table, "forward", &[("dsr", Forward::Dsr), ("nat", Forward::Nat)])
+}
+
+fn algorithm(table: &Table<'_, '_>) {
+    let Some(text) = table.string("algorithm") else { return };
+    if LATER.contains(&text.value.as_str()) {
+        let message = format!("\"{}\" is not in this version", text.value);
+        table.error("algorithm", message, Some("use \"maglev\"".to_owned()));
+    } else {
+        let _ = choice(table, "algorithm", &[("maglev", Algorithm::Maglev)]);
+    }
+}
+
+fn answer(table: &Table<'_, '_>) -> Option<Answer> {
+    let text = table.string("answer")?;
+    // Every `link:` ends here, so the placeholder in the list below is only ever read by people.
+    if let Some(link) = text.value.strip_prefix("link:") {
+        let link = At { value: link.to_owned(), span: text.span };
+        return interface(table, "answer", &link).then_some(Answer::Link(link.value));
+    }
+    choice(table, "answer", &[("off", Answer::Off), ("probe", Answer::Probe), ("link:NAME", Answer::Off)])
+}
+
+fn targets(service: &Table<'_, '_>, forward: Option<Forward>, ports: Option<Ports>) -> Vec<Target> {
+    let tables = service.tables("target");
+    let mut targets: Vec<(Range<usize>, Target)> = Vec::new();
+    for table in &tables {
+        let Some(target) = target(table, forward, ports) else { continue };
+        let same = |other: &&(Range<usize>, Target)| {
+            other.1.place == target.place && (other.1.port == target.port || forward != Some(Forward::Nat))
+        };
+        if let Some((span, _)) = targets.iter().find(same) {
+            let line = service.report().line(span);
+            let (report, name) = (service.report(), target.name());
+            report.error(
+                &table.span,
+                &table.path,
+                format!("\"{name}\" is already a target on line {line}"),
+                None,
+            );
+        }
+        targets.push((table.span.clone(), target));
+    }
+    if targets.len() > MAX_SERVICE_TARGETS as usize {
+        let found = targets.len();
+        service.error(
+            "target",
+            format!("{found} targets; a service has at most {MAX_SERVICE_TARGETS}"),
+            None,
+        );
+    }
+    if tables.is_empty() && !service.has("target") {
+        let hint = "add a [[service.target]]; until then `no_target` decides what happens to its packets";
+        service.report().warn(
+            &service.span,
+            &service.path,
+            "the service has no target",
+            Some(hint.to_owned()),
+        );
+    } else if !targets.is_empty() && targets.iter().all(|(_, target)| target.weight == 0) {
+        let hint = "give at least one of them a weight";
+        let message = "every target has weight 0, so no new flow has anywhere to go";
+        service.report().warn(&service.span, &service.path, message, Some(hint.to_owned()));
+    }
+    targets.into_iter().map(|(_, target)| target).collect()
+}
+
+fn target(table: &Table<'_, '_>, forward: Option<Forward>, ports: Option<Ports>) -> Option<Target> {
+    let place = place(table);
+    let port = table.integer("port", 1..=65_535).map(|port| port.value as u16);
+    if port.is_some() && forward == Some(Forward::Dsr) {
+        let hint = "remove it, or use `forward = \"nat\"`";
+        table.error("port", "`dsr` does not change the port", Some(hint.to_owned()));
+    } else if port.is_some() && ports.is_some_and(|ports| ports.single().is_none()) {
+        let hint = "remove it: with more than one port, a packet keeps the port it came with";
+        table.error("port", "the service has more than one port", Some(hint.to_owned()));
+    }
+    let weight = table.integer("weight", 0..=MAX_WEIGHT).map_or(100, |weight| weight.value as u32);
+    let queues: Vec<u32> = table
+        .integers("queues", 0..=MAX_WEIGHT)
+        .map(|list| list.value.iter().map(|weight| weight.value as u32).collect())
+        .unwrap_or_default();
+    if queues.len() > MAX_QUEUES as usize {
+        table.error("queues", format!("lbx steers to at most {MAX_QUEUES} queues of a vNIC"), None);
+    } else if !queues.is_empty() && queues.iter().all(|weight| *weight == 0) {
+        let hint = "use `weight = 0` for a target that is to take no new flows";
+        table.error("queues", "every queue has weight 0", Some(hint.to_owned()));
+    }
+    let address = own_address::<Ipv4Addr>(table, "address", "an IPv4 address", "address6");
+    let address6 = own_address::<Ipv6Addr>(table, "address6", "an IPv6 address", "address");
+    table.finish();
+    let place = place?;
+    if matches!(place, Place::Mac(_)) {
+        if !queues.is_empty() {
+            table.error("queues", "the queues of a machine elsewhere are not seen from here", None);
+        }
+        if forward == Some(Forward::Nat) && address.is_none() && address6.is_none() {
+            let hint = "add `address` (or `address6`), the machine's own";
+            table.error("mac", "`nat` has to know the address of a machine elsewhere", Some(hint.to_owned()));
+        }
+    }
+    Some(Target { place, port, weight, queues, address, address6 })
+}
+
+fn place(table: &Table<'_, '_>) -> Option<Place> {
+    let (vm, nic, mac) = (table.string("vm"), table.string("nic"), table.string("mac"));
+    let named = ["vm", "nic", "mac"].into_iter().filter(|key| table.has(key)).collect::<Vec<_>>();
+    match named[..] {
+        [] => {
+            let hint = "`vm = NAME`, or `nic = INTERFACE`, or `mac = ADDRESS`";
+            table.report().error(
+                &table.span,
+                &table.path,
+                "a target needs one of `vm`, `nic` and `mac`",
+                Some(hint.to_owned()),
+            );
+            return None;
+        }
+        [_] => {}
+        [.., last] => {
+            let all = named.join("`, `");
+            table.error(last, format!("`{all}` are all given; a target is one of them"), None);
+            return None;
+        }
+    }
+    if let Some(vm) = vm {
+        if vm.value.is_empty() || vm.value.len() > 255 || vm.value.contains(char::is_control) {
+            table.error("vm", "not a name a virtual machine can have", None);
+            return None;
+        }
+        return Some(Place::Vm(vm.value));
+    }
+    if let Some(nic) = nic {
+        return interface(table, "nic", &nic).then_some(Place::Nic(nic.value));
+    }
+    match units::mac(&mac?.value) {
+        Ok(mac) => Some(Place::Mac(mac)),
+        Err(reason) => {
+            table.error("mac", reason, None);
+            None
+        }
+    }
+}
+
+fn own_address<A>(table: &Table<'_, '_>, key: &'static str, what: &str, other: &str) -> Option<A>
+where
+    A: std::str::FromStr + Copy + Into<IpAddr>,
+{
+    let text = table.string(key)?;
+    let Ok(address) = text.value.parse::<A>() else {
+        let hint = text.value.parse::<IpAddr>().is_ok().then(|| format!("that one belongs into `{other}`"));
+        table.error(key, format!("\"{}\" is not {what}", text.value), hint);
+        return None;
+    };
+    if let Some(reason) = units::unusable_address(address.into()) {
+        table.error(key, format!("{} {reason}", text.value), None);
+        return None;
+    }
+    Some(address)
+}
+
+fn health(
+    service: &Table<'_, '_>,
+    protocol: Option<Protocol>,
+    ports: Option<Ports>,
+    targets: &[Target],
+) -> Health {
+    let Some(table) = service.table("health") else { return Health::default() };
+    let tcp = table.table("tcp").map(|tcp| tcp_health(&tcp, protocol, ports, targets));
+    table.finish();
+    if tcp.is_none() && !table.has("tcp") {
+        service.warn("health", "nothing is probed", Some("add `tcp = { interval = \"2s\" }`".to_owned()));
+    }
+    Health { tcp }
+}
+
+fn tcp_health(
+    table: &Table<'_, '_>,
+    protocol: Option<Protocol>,
+    ports: Option<Ports>,
+    targets: &[Target],
+) -> TcpHealth {
+    let intervals = Duration::from_millis(100)..=Duration::from_hours(1);
+    let interval = duration(table, "interval", &intervals).unwrap_or(Duration::from_secs(2));
+    let timeouts = Duration::from_millis(10)..=Duration::from_hours(1);
+    let given = duration(table, "timeout", &timeouts);
+    if given.is_some_and(|timeout| timeout > interval) {
+        table.error("timeout", "the timeout is longer than the interval", None);
+    }
+    let count = |key| table.integer(key, 1..=1_000).map(|count| count.value as u32);
+    let (rise, fall) = (count("rise").unwrap_or(2), count("fall").unwrap_or(3));
+    let port = table.integer("port", 1..=65_535).map(|port| port.value as u16);
+    if port.is_none() && !table.has("port") {
+        let several = ports.is_some_and(|ports| ports.single().is_none())
+            && (targets.is_empty() || targets.iter().any(|target| target.port.is_none()));
+        let why = match protocol {
+            Some(Protocol::Udp) => Some("the service is UDP, so its port may not answer TCP"),
+            _ if several => Some("the service has more than one port"),
+            _ => None,
+        };
+        if let Some(why) = why {
+            let hint = "add `port = …`, the one to connect to";
+            table.report().error(&table.span, &table.key("port"), why, Some(hint.to_owned()));
+        }
+    }
+    table.finish();
+    let timeout = given.unwrap_or(Duration::from_secs(1)).min(interval);
+    TcpHealth { interval, timeout, rise, fall, port }
+}
