@@ -8,7 +8,6 @@
     target_arch = "bpf",
     expect(internal_features, reason = "compare-and-swap: core::sync::atomic has none on bpf")
 )]
-
 #![expect(missing_docs, reason = "the macros of the entry points drop their documentation")]
 
 mod atomic;

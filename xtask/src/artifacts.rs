@@ -1,0 +1,93 @@
+//! Finished programs, and the environment that tells labs and tests where they are.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+
+use crate::metadata::TestPackage;
+use crate::process::Cmd;
+use crate::setup::toolchain;
+use crate::{bpffs, build, paths};
+
+/// Target of the static guest: named, so that `RUSTFLAGS` do not reach build scripts and macros.
+const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// The directory of finished programs of a profile.
+pub fn dir(release: bool) -> PathBuf {
+    paths::target().join(if release { "release" } else { "debug" })
+}
+
+/// The static init of the lab's guests.
+pub fn guest() -> PathBuf {
+    guest_target().join(GUEST_TARGET).join("debug/lbx-guest")
+}
+
+/// A target directory of its own: other RUSTFLAGS must not invalidate the main build.
+fn guest_target() -> PathBuf {
+    paths::target().join("guest")
+}
+
+/// What labs, tests and benches find in their environment.
+pub fn env(release: bool) -> Vec<(&'static str, PathBuf)> {
+    let dir = dir(release);
+    vec![
+        ("LBX_BIN", dir.join("lbx")),
+        ("LBX_LAB", dir.join("lbx-lab")),
+        ("LBX_GUEST", guest()),
+        ("LBX_EBPF_OBJECT", paths::ebpf_object()),
+        ("LBX_CACHE", paths::cache()),
+    ]
+}
+
+/// The lab program, as root, with its environment.
+pub fn lab(release: bool) -> Cmd {
+    Cmd::new(dir(release).join("lbx-lab")).envs(&env(release)).root()
+}
+
+/// Builds the lab program, and says so when the workspace has none.
+///
+/// # Errors
+/// When it is missing or does not build.
+pub fn build_lab(release: bool) -> Result<()> {
+    if !TestPackage::read()?.has_bin("lbx-lab") {
+        bail!("the package lbx-tests has no program lbx-lab");
+    }
+    build::user_space(release, &["-p", "lbx-tests", "--bin", "lbx-lab"])
+}
+
+/// Builds the static guest.
+///
+/// # Errors
+/// When it does not build.
+pub fn build_guest() -> Result<()> {
+    Cmd::cargo(["build", "--target", GUEST_TARGET, "-p", "lbx-tests", "--bin", "lbx-guest"])
+        .unset("CARGO_ENCODED_RUSTFLAGS")
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .env("CARGO_TARGET_DIR", guest_target())
+        .run()
+}
+
+/// Whether a guest kernel has been prepared (by `lbx-lab setup-image`).
+pub fn guest_kernel_is_there() -> bool {
+    std::fs::read_dir(paths::cache())
+        .is_ok_and(|entries| entries.filter_map(Result::ok).any(|entry| entry.file_name() != "tools"))
+}
+
+/// Fetches and prepares the guest kernel, as the user: it goes into the user's cache.
+///
+/// # Errors
+/// When it cannot be fetched.
+pub fn setup_image() -> Result<()> {
+    let lab = || Cmd::new(dir(false).join("lbx-lab")).arg("setup-image").env("LBX_CACHE", paths::cache());
+    toolchain::retry(|| lab().run())
+}
+
+/// Removes what a killed run left behind: labs, and a bpffs that was mounted for one.
+///
+/// # Errors
+/// When the cleaning fails.
+pub fn clean_leftovers(release: bool) -> Result<()> {
+    lab(release).arg("gc").run()?;
+    bpffs::release_leftover();
+    Ok(())
+}

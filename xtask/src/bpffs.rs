@@ -1,0 +1,99 @@
+//! The BPF file system: mounted for as long as it is needed, left as it was found.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::paths;
+use crate::process::Cmd;
+
+const POINT: &str = "/sys/fs/bpf";
+
+/// Whether a BPF file system is mounted where everybody expects it.
+pub fn mounted() -> bool {
+    fs::read_to_string("/proc/self/mounts").is_ok_and(|mounts| is_mounted(&mounts))
+}
+
+fn is_mounted(mounts: &str) -> bool {
+    mounts.lines().any(|line| {
+        let mut words = line.split(' ').skip(1);
+        words.next() == Some(POINT) && words.next() == Some("bpf")
+    })
+}
+
+/// Remembers across a kill -9 that the mount is ours; worthless after a reboot, hence the boot id in it.
+fn marker() -> PathBuf {
+    paths::target().join("xtask-mounted-bpffs")
+}
+
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
+}
+
+/// Unmounts on drop what it has mounted.
+#[derive(Debug)]
+pub struct Bpffs {
+    ours: bool,
+}
+
+impl Bpffs {
+    /// Mounts it unless it is there.
+    ///
+    /// # Errors
+    /// When it cannot be mounted.
+    pub fn ensure() -> Result<Self> {
+        if mounted() {
+            return Ok(Self { ours: false });
+        }
+        fs::write(marker(), boot_id()).context("cannot note that bpffs is about to be mounted")?;
+        let guard = Self { ours: true };
+        Cmd::new("mount").args(["-t", "bpf", "bpf", POINT]).root().run().with_context(|| {
+            format!(
+                "cannot mount the BPF file system on {POINT}; in a container, allow it or mount it outside"
+            )
+        })?;
+        Ok(guard)
+    }
+}
+
+impl Drop for Bpffs {
+    fn drop(&mut self) {
+        if self.ours {
+            unmount();
+        }
+    }
+}
+
+fn unmount() {
+    let gone = !mounted() || Cmd::new("umount").arg(POINT).root().cleanup().run().is_ok();
+    if gone {
+        let _ = fs::remove_file(marker());
+    } else {
+        eprintln!("xtask: {POINT} is still in use and stays mounted; the next run tries again");
+    }
+}
+
+/// Unmounts what a killed run had mounted.
+pub fn release_leftover() {
+    let note = marker();
+    if !Path::new(&note).exists() {
+        return;
+    }
+    if fs::read_to_string(&note).is_ok_and(|id| id == boot_id()) {
+        unmount();
+    } else {
+        let _ = fs::remove_file(note);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_bpf_mount_on_the_point_counts() {
+        assert!(is_mounted("proc /proc proc rw 0 0\nbpf /sys/fs/bpf bpf rw,nosuid 0 0\n"));
+        assert!(!is_mounted("none /sys/fs/bpf tmpfs rw 0 0\nbpf /mnt bpf rw 0 0\n"));
+    }
+}

@@ -1,0 +1,132 @@
+//! `cargo xtask build`: the kernel program, then the user-space crates with it inside.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::Cmd;
+use crate::setup::toolchain;
+use crate::{paths, user};
+
+/// The BPF target of this machine's byte order.
+const EBPF_TARGET: &str =
+    if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
+
+/// Arguments of `build`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Optimise the user-space programs (the kernel program always is)
+    #[arg(long)]
+    release: bool,
+    /// Let the kernel program log; costs hundreds of nanoseconds a packet
+    #[arg(long)]
+    debug_log: bool,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// When something does not build.
+pub fn run(args: &Args) -> Result<()> {
+    everything(args.release, args.debug_log)?;
+    println!("built {}", crate::artifacts::dir(args.release).join("lbx").display());
+    Ok(())
+}
+
+/// Builds the kernel program and `lbx`.
+///
+/// # Errors
+/// When something does not build.
+pub fn everything(release: bool, debug_log: bool) -> Result<()> {
+    ebpf(debug_log)?;
+    user_space(release, &["-p", "lbx-user", "--bins"])
+}
+
+/// Builds the kernel program and copies it to `target/lbx-ebpf.o`.
+///
+/// # Errors
+/// When the toolchain is missing or the program does not build.
+pub fn ebpf(debug_log: bool) -> Result<()> {
+    user::give_back_target()?;
+    toolchain::require_ebpf()?;
+    let mut cmd = ebpf_cargo("build").args(["--release", "-Z", "build-std=core"]);
+    if debug_log {
+        cmd = cmd.args(["--features", "log"]);
+    }
+    cmd.run().context("the kernel program did not build")?;
+    let built = paths::target().join("ebpf").join(EBPF_TARGET).join("release/lbx-ebpf");
+    publish(&built, &paths::ebpf_object())
+}
+
+/// `cargo VERB` for the kernel program on its own target, with a target directory of its own.
+pub fn ebpf_cargo(verb: &str) -> Cmd {
+    Cmd::cargo([verb, "-p", "lbx-ebpf", "--target", EBPF_TARGET])
+        .path_first(paths::tools().join("bin"))
+        // Stable with build-std: core has to be compiled for a target that ships none.
+        .env("RUSTC_BOOTSTRAP", "1")
+        // The target's flags are in .cargo/config.toml, which gives way to a RUSTFLAGS meant for this machine.
+        .unset("RUSTFLAGS")
+        .unset("CARGO_ENCODED_RUSTFLAGS")
+        .env("CARGO_TARGET_DIR", paths::target().join("ebpf"))
+}
+
+/// Copies the object only when it differs: cargo rebuilds `lbx` when the file's time changes.
+fn publish(built: &Path, object: &Path) -> Result<()> {
+    let bytes = fs::read(built).with_context(|| format!("cargo left no {}", built.display()))?;
+    if !bytes.starts_with(b"\x7fELF") {
+        bail!("{} is no ELF object", built.display());
+    }
+    if fs::read(object).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    // Through a second file: a kill in between must not leave half an object for the next build to embed.
+    let fresh = object.with_extension("o.new");
+    fs::write(&fresh, bytes)?;
+    fs::rename(&fresh, object)?;
+    user::give_back_target()
+}
+
+/// Builds user-space packages, with the kernel program inside when it has been built.
+///
+/// # Errors
+/// When something does not build.
+pub fn user_space(release: bool, what: &[&str]) -> Result<()> {
+    user::give_back_target()?;
+    let mut cmd = Cmd::cargo(["build"]).args(what);
+    if release {
+        cmd = cmd.arg("--release");
+    }
+    with_object(cmd).run()
+}
+
+/// Tells `lbx-user/build.rs` where the kernel program is; the same for every cargo command here, because
+/// another value means another build of `lbx`.
+pub fn with_object(cmd: Cmd) -> Cmd {
+    let object = paths::ebpf_object();
+    if object.is_file() { cmd.env("LBX_EBPF_OBJECT", object) } else { cmd }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unchanged_object_keeps_its_time_and_other_files_are_refused() {
+        let dir = paths::target().join("xtask-test-publish");
+        fs::create_dir_all(&dir).unwrap();
+        let (built, object) = (dir.join("built"), dir.join("object.o"));
+        let _ = fs::remove_file(&object);
+        fs::write(&built, b"\x7fELF one").unwrap();
+        publish(&built, &object).unwrap();
+        let first = fs::metadata(&object).unwrap().modified().unwrap();
+        publish(&built, &object).unwrap();
+        assert_eq!(fs::metadata(&object).unwrap().modified().unwrap(), first);
+        fs::write(&built, b"\x7fELF two").unwrap();
+        publish(&built, &object).unwrap();
+        assert_eq!(fs::read(&object).unwrap(), b"\x7fELF two");
+        fs::write(&built, b"text").unwrap();
+        assert!(publish(&built, &object).is_err());
+        fs::remove_dir_all(dir).unwrap();
+    }
+}

@@ -1,0 +1,82 @@
+//! What the test harness of Rust says about a run.
+
+use std::fmt;
+use std::ops::AddAssign;
+
+/// Counts of a run, or of several.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Tests that passed.
+    pub passed: u64,
+    /// Tests that failed; a binary that crashed or ran out of time counts as one.
+    pub failed: u64,
+    /// Tests that the source excludes.
+    pub ignored: u64,
+    /// How many result lines were found.
+    pub results: u64,
+}
+
+impl Summary {
+    /// Adds up every line like `test result: ok. 3 passed; 0 failed; 1 ignored; ...`.
+    pub fn parse(output: &str) -> Self {
+        let mut sum = Self::default();
+        for counts in output.lines().filter_map(|line| line.trim_start().strip_prefix("test result: ")) {
+            let count = |what: &str| {
+                let part = counts.split([';', '.']).find_map(|part| part.trim().strip_suffix(what));
+                part.and_then(|number| number.trim().parse::<u64>().ok())
+            };
+            if let (Some(passed), Some(failed)) = (count("passed"), count("failed")) {
+                sum += Self { passed, failed, ignored: count("ignored").unwrap_or(0), results: 1 };
+            }
+        }
+        sum
+    }
+
+    /// How many tests really ran.
+    pub fn ran(&self) -> u64 {
+        self.passed + self.failed
+    }
+}
+
+impl AddAssign for Summary {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.ignored += other.ignored;
+        self.results += other.results;
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} tests passed, {} failed", self.passed, self.failed)?;
+        if self.ignored > 0 {
+            write!(f, ", {} ignored", self.ignored)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn result_lines_are_added_up() {
+        let text = "running 2 tests\ntest a ... ok\n\n\
+            test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
+            test result: FAILED. 3 passed; 1 failed; 4 ignored; 0 measured; 7 filtered out; finished in 1.25s\n";
+        let sum = Summary::parse(text);
+        assert_eq!(sum, Summary { passed: 5, failed: 1, ignored: 4, results: 2 });
+        assert_eq!(sum.ran(), 6);
+        assert_eq!(sum.to_string(), "5 tests passed, 1 failed, 4 ignored");
+    }
+
+    #[test]
+    fn other_lines_do_not_count() {
+        assert_eq!(
+            Summary::parse("test result_is_kept ... ok\n9 passed; 9 failed\ntest result: odd\n").results,
+            0
+        );
+    }
+}
