@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod addr;
+pub mod algo;
 pub mod control;
 pub mod flow;
 pub mod fragment;
@@ -17,3 +18,4 @@ pub mod service;
 pub mod stats;
 pub mod steer;
 pub mod target;
+pub mod wish;
