@@ -69,8 +69,11 @@ pub fn build_guest() -> Result<()> {
 
 /// Whether a guest kernel has been prepared (by `lbx-lab setup-image`).
 pub fn guest_kernel_is_there() -> bool {
-    std::fs::read_dir(paths::cache())
-        .is_ok_and(|entries| entries.filter_map(Result::ok).any(|entry| entry.file_name() != "tools"))
+    std::fs::read_dir(paths::cache()).is_ok_and(|entries| {
+        entries
+            .filter_map(Result::ok)
+            .any(|entry| entry.file_name().to_string_lossy().starts_with("guest-kernel"))
+    })
 }
 
 /// Fetches and prepares the guest kernel, as the user: it goes into the user's cache.

@@ -9,9 +9,8 @@ use crate::process::Cmd;
 use crate::setup::toolchain;
 use crate::{paths, user};
 
-/// The BPF target of this machine's byte order.
-const EBPF_TARGET: &str =
-    if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
+/// The BPF target; little-endian, as every machine that the labs run on.
+const EBPF_TARGET: &str = "bpfel-unknown-none";
 
 /// Arguments of `build`.
 #[derive(Debug, clap::Args)]
