@@ -92,7 +92,6 @@ impl Plan {
 
     fn carry_out(&self) -> Result<()> {
         user::give_back_target()?;
-        policy::release_leftover();
         toolchain::add_components(&self.components)?;
         if self.linker {
             toolchain::install_linker()?;

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, bail};
 
-use super::policy::NoServices;
+use super::policy::{self, NoServices};
 use super::toolchain::retry;
 use crate::paths;
 use crate::process::{Cmd, interrupted};
@@ -74,6 +74,7 @@ impl Plan {
     /// When this is no Debian, or apt-get fails three times.
     pub fn install(&self) -> Result<()> {
         if self.is_empty() {
+            policy::release_leftover();
             return Ok(());
         }
         if paths::which("apt-get").is_none() {

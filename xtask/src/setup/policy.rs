@@ -63,7 +63,8 @@ fn remove() {
     }
 }
 
-/// Removes the policy of a killed run.
+/// Removes the policy of a killed run. Only when there is nothing to install: the apt-get of that run may still be
+/// at work, and needs it.
 pub fn release_leftover() {
     remove();
 }
