@@ -1,3 +1,7 @@
 //! The `lbx` command: the daemon and its CLI.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lbx_user::cli::main()
+}

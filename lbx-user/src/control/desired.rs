@@ -1,0 +1,167 @@
+//! What the maps should say: one value, computed from config, host, wishes and overrides.
+//!
+//! Names, not indices: which index a name has in the maps is [`super::reconcile`]'s business.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use lbx_common::addr::Mac;
+use lbx_common::flow::IdleLimits;
+use lbx_common::port::Port;
+use lbx_common::target::{Deliver, Forward, State, Weight};
+
+/// Everything the datapath is to do.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Desired {
+    /// Switches by name; services and ports refer to them.
+    pub switches: Vec<SwitchWant>,
+    /// Ports the program is attached to, or delivers into.
+    pub ports: Vec<PortWant>,
+    /// Services, in the order of the config.
+    pub services: Vec<ServiceWant>,
+    /// What the control block should say.
+    pub control: ControlWant,
+}
+
+impl Desired {
+    /// The service of that name.
+    pub fn service(&self, name: &str) -> Option<&ServiceWant> {
+        self.services.iter().find(|service| service.name == name)
+    }
+
+    /// All targets, each with its service.
+    pub fn targets(&self) -> impl Iterator<Item = (&ServiceWant, &TargetWant)> {
+        self.services.iter().flat_map(|service| service.targets.iter().map(move |target| (service, target)))
+    }
+}
+
+/// One switch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SwitchWant {
+    /// Interface name.
+    pub name: String,
+    /// Interface index.
+    pub ifindex: u32,
+}
+
+/// One port.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PortWant {
+    /// Interface name, for people.
+    pub name: String,
+    /// The switch it belongs to, by name.
+    pub switch: String,
+    /// The entry; its `switch` is filled in by the reconciler.
+    pub entry: Port,
+}
+
+/// One service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServiceWant {
+    /// Unique name.
+    pub name: String,
+    /// The switch it is on, by name.
+    pub switch: String,
+    /// VLAN in the rules: 0 where the switch does not filter and frames are untagged.
+    pub vlan: u16,
+    /// VIPs, and whether this host answers for each of them now.
+    pub vips: Vec<VipWant>,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// First and last port, host order.
+    pub ports: (u16, u16),
+    /// How packets are changed.
+    pub forward: Forward,
+    /// Number of the algorithm.
+    pub algorithm: u8,
+    /// Reject (rather than drop) when no target is left.
+    pub reject: bool,
+    /// Why its packets pass untouched, if they do.
+    pub suspended: Option<String>,
+    /// New flows a second and CPU; 0 no limit.
+    pub new_flow_rate: u32,
+    /// Slots of its table.
+    pub table_size: u32,
+    /// Its targets, in the order of the config.
+    pub targets: Vec<TargetWant>,
+}
+
+/// One VIP of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VipWant {
+    /// The address.
+    pub addr: IpAddr,
+    /// ARP or neighbour solicitation and echo are answered here.
+    pub answer: bool,
+}
+
+/// One target.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TargetWant {
+    /// Name, unique within the service.
+    pub name: String,
+    /// Interface it is reached by; 0 while there is none.
+    pub ifindex: u32,
+    /// MAC of the vNIC.
+    pub mac: Mac,
+    /// IPv4 address for `nat`.
+    pub addr4: Option<Ipv4Addr>,
+    /// IPv6 address for `nat`.
+    pub addr6: Option<Ipv6Addr>,
+    /// Port for `nat`, host order; 0 keeps the service's.
+    pub port: u16,
+    /// Tag to put on, 0 untagged.
+    pub vlan: u16,
+    /// Largest IP packet, bytes.
+    pub mtu: u16,
+    /// Return path without a recorded flow.
+    pub exclusive: bool,
+    /// How frames get into the port.
+    pub deliver: Deliver,
+    /// Weight per queue, at least one element.
+    pub weights: Vec<Weight>,
+    /// What the datapath is to do with its packets.
+    pub state: StateWant,
+}
+
+impl TargetWant {
+    /// The name by which the whole instance knows it: `web/web-1`.
+    pub fn full_name(&self, service: &str) -> String {
+        format!("{service}/{}", self.name)
+    }
+}
+
+/// A state, and how long it stands without the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StateWant {
+    /// The state.
+    pub state: State,
+    /// What it falls back to when the deadline passes.
+    pub fallback: State,
+    /// Time from now to the deadline; `None` stands until changed.
+    pub deadline: Option<Duration>,
+}
+
+impl StateWant {
+    /// A state that stands until changed.
+    pub const fn lasting(state: State) -> Self {
+        Self { state, fallback: state, deadline: None }
+    }
+
+    /// Whether the target has slots in the table. A blackholed one keeps its slots: the state is short, and
+    /// its new flows are re-hashed in the kernel meanwhile.
+    pub fn holds_slots(&self) -> bool {
+        match self.state {
+            State::Active => true,
+            State::Blackholed => self.fallback == State::Active,
+            State::Draining | State::Moved | State::Down | State::Standby => false,
+        }
+    }
+}
+
+/// The part of the control block that the config decides.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ControlWant {
+    /// Idle times in seconds by class; turned into epochs of about a second.
+    pub idle: IdleLimits,
+}

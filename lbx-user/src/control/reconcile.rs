@@ -1,0 +1,398 @@
+//! The one writer of the maps: reads what they say, compares with what they should say, writes the difference.
+//!
+//! The order of the writes keeps every packet in between right: what is referred to is written before what
+//! refers to it, states come before tables, and what is gone is cleared last.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lbx_common::addr::Ip;
+use lbx_common::flow::TargetWord;
+use lbx_common::limits::MAX_QUEUES;
+use lbx_common::port;
+use lbx_common::service::{self, Service};
+use lbx_common::target::{self, Forward, State, StateWord, Target, Weight};
+
+use super::addresses::Placed;
+use super::desired::{Desired, ServiceWant, StateWant, TargetWant};
+use super::index::{FlowTargets, Names, next_generation};
+use super::pool::Pool;
+use super::store::{Named, Store};
+use super::tables::{self, Repair};
+
+/// What a pass did.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    /// One line for each change, for the log.
+    pub changes: Vec<String>,
+}
+
+/// Keeps what cannot be read back from the maps: what each table was last built from.
+#[derive(Debug, Default)]
+pub struct Reconciler {
+    built: BTreeMap<String, Vec<(TargetWord, u32)>>,
+    repairs: BTreeMap<String, Repair>,
+    pub(super) lines: Option<super::addresses::Lines>,
+}
+
+/// What a pass knows while it runs.
+pub(super) struct Pass<'a, S> {
+    pub(super) store: &'a mut S,
+    names: Names,
+    in_flows: FlowTargets,
+    /// Index by ifindex.
+    ports: BTreeMap<u32, u16>,
+    /// Number by name.
+    switches: BTreeMap<String, u16>,
+    members: Pool,
+    slots: Pool,
+    pub(super) changes: Vec<String>,
+}
+
+impl Reconciler {
+    /// The last change of a service's table, if this process made one.
+    pub fn repair(&self, service: &str) -> Option<Repair> {
+        self.repairs.get(service).copied()
+    }
+
+    /// Makes the maps say what is wanted.
+    ///
+    /// # Errors
+    /// The first write that failed, or what did not fit. What was written before it stays: every prefix of
+    /// the writes leaves the datapath working, and the next pass goes on from there.
+    pub fn apply(&mut self, store: &mut impl Store, want: &Desired) -> Result<Outcome> {
+        let mut pass = Pass::adopt(store)?;
+        pass.number_switches(want)?;
+        pass.put_ports(want)?;
+        let mut indices = Vec::with_capacity(want.services.len());
+        for service in &want.services {
+            let index = pass.names.service(pass.store, &service.name)?;
+            let targets = pass.put_targets(service, index).with_context(|| format!("service {}", service.name))?;
+            indices.push((index, targets));
+        }
+        for (service, (index, targets)) in want.services.iter().zip(&indices) {
+            self.put_service(&mut pass, service, *index, targets)
+                .with_context(|| format!("service {}", service.name))?;
+        }
+        let places: Vec<Vec<u16>> =
+            indices.iter().map(|(_, targets)| targets.iter().map(|(index, _)| *index).collect()).collect();
+        let mut placed = Vec::with_capacity(places.len());
+        for ((want, (index, _)), targets) in want.services.iter().zip(&indices).zip(&places) {
+            placed.push(Placed { want, index: *index, switch: pass.switch(&want.switch)?, targets });
+        }
+        self.put_addresses(&mut pass, &placed)?;
+        if pass.store.control()?.idle != want.control.idle {
+            pass.store.put_idle(want.control.idle)?;
+            pass.changes.push("idle times changed".to_owned());
+        }
+        pass.retire(want)?;
+        self.built.retain(|name, _| want.service(name).is_some());
+        self.repairs.retain(|name, _| want.service(name).is_some());
+        Ok(Outcome { changes: pass.changes })
+    }
+
+    /// Stores only the states: what a change of a wish needs, before anything slower.
+    ///
+    /// # Errors
+    /// A store that failed.
+    pub fn apply_states(&self, store: &mut impl Store, want: &Desired) -> Result<()> {
+        let names = Names::adopt(store)?;
+        for (service, target) in want.targets() {
+            if let Some(index) = names.targets.get(&target.full_name(&service.name)) {
+                put_state(store, *index, target.state)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn put_service(
+        &mut self,
+        pass: &mut Pass<'_, impl Store>,
+        want: &ServiceWant,
+        index: u16,
+        targets: &[(u16, u8)],
+    ) -> Result<()> {
+        let old = pass.store.service(index)?;
+        let mut new = Service {
+            flags: if want.suspended.is_none() { service::flags::ACTIVE } else { 0 }
+                | if want.reject { service::flags::REJECT } else { 0 },
+            algorithm: want.algorithm,
+            forward: want.forward as u8,
+            vlan: want.vlan,
+            new_flow_rate: want.new_flow_rate,
+            switch: pass.switch(&want.switch)?,
+            ..old
+        };
+        let list: Vec<u16> = targets.iter().map(|(index, _)| *index).collect();
+        let current = pass.store.members(old.members_first, u32::from(old.members))?;
+        if current != list {
+            ensure!(
+                list.len() <= lbx_common::limits::MAX_SERVICE_TARGETS as usize,
+                "{} targets; at most {} are possible",
+                list.len(),
+                lbx_common::limits::MAX_SERVICE_TARGETS,
+            );
+            let first = pass.members.allocate(list.len() as u32).context("no room for its list of targets")?;
+            for (n, target) in list.iter().enumerate() {
+                pass.store.put_member(first + n as u32, *target)?;
+            }
+            (new.members_first, new.members) = (first, list.len() as u16);
+        }
+        self.put_table(pass, want, targets, &old, &mut new)?;
+        if new != old {
+            pass.store.put_service(index, &new)?;
+            let about = want.suspended.as_deref().map_or(String::new(), |why| format!(" (suspended: {why})"));
+            pass.changes.push(format!("service {} written{about}", want.name));
+        }
+        Ok(())
+    }
+
+    fn put_table(
+        &mut self,
+        pass: &mut Pass<'_, impl Store>,
+        want: &ServiceWant,
+        targets: &[(u16, u8)],
+        old: &Service,
+        new: &mut Service,
+    ) -> Result<()> {
+        let entries = tables::entries(want, targets);
+        let in_place = old.table_len == want.table_size;
+        if entries.is_empty() {
+            // Nobody takes new flows. The slots stay: their targets' states say the same, and whoever comes
+            // back finds its share where it was. Without any target there is nothing to keep.
+            if want.targets.is_empty() {
+                (new.table_base, new.table_len) = (0, 0);
+            }
+            self.built.remove(&want.name);
+            return Ok(());
+        }
+        if in_place && self.built.get(&want.name) == Some(&entries) {
+            return Ok(());
+        }
+        let current = if in_place { Some(pass.store.slots(old.table_base, old.table_len)?) } else { None };
+        let (table, repair) = tables::next(current.as_deref(), &entries, want.table_size);
+        let base = match current {
+            Some(_) => old.table_base,
+            None => pass.slots.allocate(want.table_size).with_context(|| {
+                format!("no room for a table of {} slots; use smaller ones (table_size)", want.table_size)
+            })?,
+        };
+        for (n, word) in table.iter().enumerate() {
+            if current.as_ref().is_none_or(|current| current[n] != *word) {
+                pass.store.put_slot(base + n as u32, *word)?;
+            }
+        }
+        (new.table_base, new.table_len) = (base, want.table_size);
+        if repair.moved > 0 {
+            pass.changes.push(format!(
+                "table of {}: {} of {} slots moved ({} necessary) in {} µs",
+                want.name, repair.moved, want.table_size, repair.necessary, repair.micros
+            ));
+            self.repairs.insert(want.name.clone(), repair);
+        }
+        self.built.insert(want.name.clone(), entries);
+        Ok(())
+    }
+}
+
+impl<'a, S: Store> Pass<'a, S> {
+    fn adopt(store: &'a mut S) -> Result<Self> {
+        let sizes = store.sizes();
+        let names = Names::adopt(store)?;
+        let mut ports = BTreeMap::new();
+        for index in 0..sizes.ports as u16 {
+            let port = store.port(index)?;
+            if port.ifindex != 0 {
+                ports.insert(port.ifindex, index);
+            }
+        }
+        let (mut members, mut slots) = (Pool::new(sizes.members), Pool::new(sizes.slots));
+        for (name, index) in &names.services {
+            let service = store.service(*index)?;
+            ensure!(
+                members.take(service.members_first, u32::from(service.members))
+                    && slots.take(service.table_base, service.table_len),
+                "the maps are damaged: service {name} claims room that is another's; `lbx detach` clears them",
+            );
+        }
+        Ok(Self {
+            store,
+            names,
+            in_flows: FlowTargets::default(),
+            ports,
+            switches: BTreeMap::new(),
+            members,
+            slots,
+            changes: Vec::new(),
+        })
+    }
+
+    fn switch(&self, name: &str) -> Result<u16> {
+        self.switches.get(name).copied().with_context(|| format!("switch {name} is not among the wanted ones"))
+    }
+
+    /// A switch keeps the number its ports have: the number is part of every flow's key.
+    fn number_switches(&mut self, want: &Desired) -> Result<()> {
+        let mut taken = BTreeSet::new();
+        for index in self.ports.values() {
+            taken.insert(self.store.port(*index)?.switch);
+        }
+        for switch in &want.switches {
+            let own = want.ports.iter().filter(|port| port.switch == switch.name);
+            let known = own.map(|port| port.entry.ifindex).find_map(|ifindex| self.ports.get(&ifindex).copied());
+            let claimed: BTreeSet<u16> = self.switches.values().copied().collect();
+            let number = match known {
+                Some(index) => Some(self.store.port(index)?.switch).filter(|number| !claimed.contains(number)),
+                None => None,
+            };
+            let number = number
+                .or_else(|| (0..0xfff).find(|number| !taken.contains(number) && !claimed.contains(number)))
+                .context("too many switches")?;
+            self.switches.insert(switch.name.clone(), number);
+        }
+        Ok(())
+    }
+
+    fn put_ports(&mut self, want: &Desired) -> Result<()> {
+        let nat: BTreeSet<u32> = want
+            .targets()
+            .filter(|(service, _)| service.forward == Forward::Nat)
+            .map(|(_, target)| target.ifindex)
+            .collect();
+        for port in &want.ports {
+            let mut entry = port.entry;
+            entry.switch = self.switch(&port.switch)?;
+            if nat.contains(&entry.ifindex) {
+                entry.flags |= port::flags::NAT_TARGETS;
+            }
+            let index = match self.ports.get(&entry.ifindex) {
+                Some(index) => *index,
+                None => {
+                    let taken: BTreeSet<u16> = self.ports.values().copied().collect();
+                    (0..self.store.sizes().ports as u16)
+                        .find(|index| !taken.contains(index))
+                        .with_context(|| format!("there is room for {} ports", self.store.sizes().ports))?
+                }
+            };
+            if self.store.port(index)? != entry {
+                self.store.put_port(index, &entry).with_context(|| format!("port {}", port.name))?;
+                self.changes.push(format!("port {} (ifindex {}) written", port.name, entry.ifindex));
+            }
+            self.ports.insert(entry.ifindex, index);
+        }
+        Ok(())
+    }
+
+    fn put_targets(&mut self, service: &ServiceWant, index: u16) -> Result<Vec<(u16, u8)>> {
+        service
+            .targets
+            .iter()
+            .map(|target| {
+                self.put_target(service, index, target).with_context(|| format!("target {}", target.name))
+            })
+            .collect()
+    }
+
+    fn put_target(&mut self, service: &ServiceWant, service_index: u16, want: &TargetWant) -> Result<(u16, u8)> {
+        let name = want.full_name(&service.name);
+        let (index, _) = self.names.target(self.store, &mut self.in_flows, &name)?;
+        let old = self.store.target(index)?;
+        let fresh = old.flags & target::flags::IN_USE == 0;
+        let generation = if fresh { next_generation(old.generation) } else { old.generation };
+        let port = self.ports.get(&want.ifindex).copied();
+        // A target nobody can be reached at is down, whatever was wished.
+        let state = if port.is_some() { want.state } else { StateWant::lasting(State::Down) };
+        if fresh {
+            self.store.put_state(index, StateWord::new(State::Down))?;
+        } else {
+            put_state(self.store, index, state)?;
+        }
+        let new = Target {
+            state: old.state,
+            ring: if fresh { 0 } else { old.ring },
+            addr6: want.addr6.map_or(Ip::UNSPECIFIED, |addr| IpAddr::V6(addr).into()),
+            addr4: want.addr4.map_or(0, |addr| u32::from_ne_bytes(addr.octets())),
+            ifindex: want.ifindex,
+            mac: want.mac,
+            port: want.port.to_be(),
+            port_index: port.unwrap_or(0),
+            vlan: want.vlan,
+            mtu: want.mtu,
+            flags: target::flags::IN_USE | if want.exclusive { target::flags::EXCLUSIVE } else { 0 },
+            service: service_index,
+            peer: if fresh { 0 } else { old.peer },
+            forward: service.forward as u8,
+            queues: want.weights.len().min(MAX_QUEUES as usize) as u8,
+            generation,
+            deliver: want.deliver as u8,
+        };
+        if new != old {
+            self.store.put_target(index, &new)?;
+            self.changes.push(format!("target {name} written (index {index}, generation {generation})"));
+        }
+        if fresh {
+            put_state(self.store, index, state)?;
+        }
+        for queue in 0..MAX_QUEUES as u8 {
+            let weight = want.weights.get(usize::from(queue)).copied().unwrap_or_default();
+            if self.store.weight(index, queue)? != weight {
+                self.store.put_weight(index, queue, weight)?;
+            }
+        }
+        Ok((index, generation))
+    }
+
+    /// Clears what is no longer wanted. Indices of targets keep their generation, so that the next owner is
+    /// told apart from this one.
+    fn retire(&mut self, want: &Desired) -> Result<()> {
+        let services: BTreeSet<&str> = want.services.iter().map(|service| service.name.as_str()).collect();
+        let targets: BTreeSet<String> =
+            want.targets().map(|(service, target)| target.full_name(&service.name)).collect();
+        for (name, index) in &self.names.services {
+            if !services.contains(name.as_str()) {
+                self.store.put_service(*index, &Service::default())?;
+                self.store.remove_name(Named::Service, *index)?;
+                self.changes.push(format!("service {name} removed"));
+            }
+        }
+        for (name, index) in &self.names.targets {
+            if !targets.contains(name) {
+                self.store.put_state(*index, StateWord::new(State::Down))?;
+                let generation = self.store.target(*index)?.generation;
+                self.store.put_target(*index, &Target { generation, ..Target::default() })?;
+                for queue in 0..MAX_QUEUES as u8 {
+                    self.store.put_weight(*index, queue, Weight::default())?;
+                }
+                self.store.remove_name(Named::Target, *index)?;
+                self.changes.push(format!("target {name} removed"));
+            }
+        }
+        let wanted: BTreeSet<u32> = want.ports.iter().map(|port| port.entry.ifindex).collect();
+        for (ifindex, index) in &self.ports {
+            if !wanted.contains(ifindex) {
+                self.store.remove_port(*index)?;
+                self.changes.push(format!("port with ifindex {ifindex} removed"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Stores a state, with its deadline counted from now. A lasting state that already stands is left alone.
+fn put_state(store: &mut impl Store, index: u16, want: StateWant) -> Result<()> {
+    let hz = u64::from(store.control()?.hz.max(1));
+    let word = match want.deadline {
+        None => StateWord::new(want.state),
+        Some(after) => StateWord::until(want.state, want.fallback, store.jiffies() + jiffies(after, hz)),
+    };
+    if store.target(index)?.state != word {
+        store.put_state(index, word)?;
+    }
+    Ok(())
+}
+
+fn jiffies(duration: Duration, hz: u64) -> u64 {
+    (duration.as_millis() as u64 * hz).div_ceil(1000)
+}
