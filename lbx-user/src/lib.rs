@@ -1,3 +1,4 @@
 //! The user-space half of lbx: config, measuring, control, and the loader of the kernel program.
 
 pub mod config;
+pub mod control;

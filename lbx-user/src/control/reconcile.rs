@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lbx_common::addr::Ip;
-use lbx_common::flow::TargetWord;
+use lbx_common::algo::maglev::Entry;
 use lbx_common::limits::MAX_QUEUES;
 use lbx_common::port;
 use lbx_common::service::{self, Service};
@@ -32,7 +32,7 @@ pub struct Outcome {
 /// Keeps what cannot be read back from the maps: what each table was last built from.
 #[derive(Debug, Default)]
 pub struct Reconciler {
-    built: BTreeMap<String, Vec<(TargetWord, u32)>>,
+    built: BTreeMap<String, Vec<Entry>>,
     repairs: BTreeMap<String, Repair>,
     pub(super) lines: Option<super::addresses::Lines>,
 }

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use lbx_common::algo::maglev::{self, Entry, RepairStats, Table};
 use lbx_common::flow::TargetWord;
 use lbx_common::target::Weight;
 use serde::{Deserialize, Serialize};
@@ -22,28 +23,40 @@ pub struct Repair {
 }
 
 /// The entries of a service's table: one per (target, queue) that takes new flows and weighs anything.
-/// `words` has index and generation of each target.
-pub fn entries(service: &ServiceWant, words: &[(u16, u8)]) -> Vec<(TargetWord, u32)> {
+/// `words` has index and generation of each target. The seeds come from names alone, so that hosts with the
+/// same config build the same table whatever their indices are.
+pub fn entries(service: &ServiceWant, words: &[(u16, u8)]) -> Vec<Entry> {
     service
         .targets
         .iter()
         .zip(words)
         .filter(|(target, _)| target.state.holds_slots())
         .flat_map(|(target, &(index, generation))| {
-            target.weights.iter().enumerate().map(move |(queue, weight)| {
-                (TargetWord::new(index, queue as u8, generation), weight.weight)
+            target.weights.iter().enumerate().map(move |(queue, weight)| Entry {
+                id: TargetWord::new(index, queue as u8, generation).0,
+                seed: maglev::seed(&format!("{}/{queue}", target.name)),
+                weight: weight.weight,
             })
         })
-        .filter(|(_, weight)| *weight > 0)
+        .filter(|entry| entry.weight > 0)
         .collect()
 }
 
 /// The new table, from the one in force if there is one of the same length.
-pub fn next(current: Option<&[TargetWord]>, entries: &[(TargetWord, u32)], len: u32) -> (Vec<TargetWord>, Repair) {
+pub fn next(current: Option<&[TargetWord]>, entries: &[Entry], len: u32) -> (Vec<TargetWord>, Repair) {
     let started = Instant::now();
-    let (table, moved, necessary) = maglev(current, entries, len);
+    let (table, stats) = match current {
+        Some(current) => {
+            let current: Vec<u32> = current.iter().map(|word| word.0).collect();
+            let mut table = Table::adopt(&current, entries);
+            let stats = table.repair(entries, len);
+            (table, stats)
+        }
+        None => (Table::build(entries, len), RepairStats { moved: len, necessary: len }),
+    };
     let micros = started.elapsed().as_micros() as u64;
-    (table, Repair { moved, necessary, micros, at: super::unix_now() })
+    let repair = Repair { moved: stats.moved, necessary: stats.necessary, micros, at: super::unix_now() };
+    (table.slots().iter().copied().map(TargetWord).collect(), repair)
 }
 
 /// Weights per queue such that a target's share is its weight whatever its number of queues.

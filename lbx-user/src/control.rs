@@ -1,0 +1,26 @@
+//! Desired state in, map writes out: the only writer of the maps.
+//!
+//! [`desired`] is what should be (pure); [`reconcile`] makes the maps say so; [`wishes`] and [`overrides`] hold
+//! what owners want of single targets; [`build`] puts config, host, wishes and overrides together.
+
+pub mod addresses;
+pub mod desired;
+pub mod reconcile;
+pub mod store;
+pub mod tables;
+
+mod generation;
+mod index;
+mod pool;
+#[cfg(test)]
+mod reconcile_tests;
+#[cfg(test)]
+mod testing;
+
+pub use generation::rules_of;
+pub use index::Names;
+
+/// Seconds since 1970.
+pub fn unix_now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
