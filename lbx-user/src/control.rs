@@ -5,9 +5,11 @@
 
 pub mod addresses;
 pub mod desired;
+pub mod overrides;
 pub mod reconcile;
 pub mod store;
 pub mod tables;
+pub mod wishes;
 
 mod generation;
 mod index;

@@ -1,4 +1,5 @@
 //! The user-space half of lbx: config, measuring, control, and the loader of the kernel program.
 
+pub mod answer;
 pub mod config;
 pub mod control;

@@ -108,7 +108,10 @@ fn icmpv6(dst_mac: Mac, mac: Mac, vlan: u16, src: Ipv6Addr, dst: Ipv6Addr, mut b
 /// ICMPv6 checksum with its pseudo header (RFC 8200, section 8.1).
 fn checksum(src: Ipv6Addr, dst: Ipv6Addr, body: &[u8]) -> u16 {
     let words = |bytes: &[u8]| -> u32 {
-        bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0))).sum()
+        bytes
+            .chunks(2)
+            .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0)))
+            .sum()
     };
     let mut sum = words(&src.octets()) + words(&dst.octets()) + body.len() as u32 + 58 + words(body);
     while sum >> 16 != 0 {
@@ -199,7 +202,8 @@ mod tests {
 
     #[test]
     fn nothing_is_read_beyond_the_end() {
-        for frame in [probe([192, 0, 2, 1].into(), MAC, 5), announcement("fd00::1".parse().unwrap(), MAC, 5)] {
+        for frame in [probe([192, 0, 2, 1].into(), MAC, 5), announcement("fd00::1".parse().unwrap(), MAC, 5)]
+        {
             for len in 0..frame.len() {
                 let _ = parse(&frame[..len], None);
             }

@@ -6,9 +6,7 @@ use std::net::IpAddr;
 use anyhow::{Result, ensure};
 use lbx_common::addr::Ip;
 use lbx_common::limits::{ADDRESS_SLOTS, MAX_RULES_PER_ADDRESS};
-use lbx_common::service::{
-    AddressEntry, Back, INLINE_RULES, Rule, address_flags, address_slot, rule_flags,
-};
+use lbx_common::service::{AddressEntry, Back, INLINE_RULES, Rule, address_flags, address_slot, rule_flags};
 use lbx_common::target::Forward;
 
 use super::desired::ServiceWant;

@@ -97,7 +97,10 @@ impl FlowTargets {
             self.0 = Some(store.targets_in_flows()?.into_iter().map(TargetWord::target).collect());
         }
         let named = self.0.as_ref();
-        Ok(candidates.iter().copied().find(|index| named.is_some_and(|set| !set.contains(&u32::from(*index)))))
+        Ok(candidates
+            .iter()
+            .copied()
+            .find(|index| named.is_some_and(|set| !set.contains(&u32::from(*index)))))
     }
 }
 

@@ -69,7 +69,8 @@ impl Reconciler {
         let mut indices = Vec::with_capacity(want.services.len());
         for service in &want.services {
             let index = pass.names.service(pass.store, &service.name)?;
-            let targets = pass.put_targets(service, index).with_context(|| format!("service {}", service.name))?;
+            let targets =
+                pass.put_targets(service, index).with_context(|| format!("service {}", service.name))?;
             indices.push((index, targets));
         }
         for (service, (index, targets)) in want.services.iter().zip(&indices) {
@@ -134,7 +135,8 @@ impl Reconciler {
                 list.len(),
                 lbx_common::limits::MAX_SERVICE_TARGETS,
             );
-            let first = pass.members.allocate(list.len() as u32).context("no room for its list of targets")?;
+            let first =
+                pass.members.allocate(list.len() as u32).context("no room for its list of targets")?;
             for (n, target) in list.iter().enumerate() {
                 pass.store.put_member(first + n as u32, *target)?;
             }
@@ -230,7 +232,10 @@ impl<'a, S: Store> Pass<'a, S> {
     }
 
     fn switch(&self, name: &str) -> Result<u16> {
-        self.switches.get(name).copied().with_context(|| format!("switch {name} is not among the wanted ones"))
+        self.switches
+            .get(name)
+            .copied()
+            .with_context(|| format!("switch {name} is not among the wanted ones"))
     }
 
     /// A switch keeps the number its ports have: the number is part of every flow's key.
@@ -241,10 +246,13 @@ impl<'a, S: Store> Pass<'a, S> {
         }
         for switch in &want.switches {
             let own = want.ports.iter().filter(|port| port.switch == switch.name);
-            let known = own.map(|port| port.entry.ifindex).find_map(|ifindex| self.ports.get(&ifindex).copied());
+            let known =
+                own.map(|port| port.entry.ifindex).find_map(|ifindex| self.ports.get(&ifindex).copied());
             let claimed: BTreeSet<u16> = self.switches.values().copied().collect();
             let number = match known {
-                Some(index) => Some(self.store.port(index)?.switch).filter(|number| !claimed.contains(number)),
+                Some(index) => {
+                    Some(self.store.port(index)?.switch).filter(|number| !claimed.contains(number))
+                }
                 None => None,
             };
             let number = number
@@ -295,7 +303,12 @@ impl<'a, S: Store> Pass<'a, S> {
             .collect()
     }
 
-    fn put_target(&mut self, service: &ServiceWant, service_index: u16, want: &TargetWant) -> Result<(u16, u8)> {
+    fn put_target(
+        &mut self,
+        service: &ServiceWant,
+        service_index: u16,
+        want: &TargetWant,
+    ) -> Result<(u16, u8)> {
         let name = want.full_name(&service.name);
         let (index, _) = self.names.target(self.store, &mut self.in_flows, &name)?;
         let old = self.store.target(index)?;

@@ -65,8 +65,10 @@ pub fn next(current: Option<&[TargetWord]>, entries: &[Entry], len: u32) -> (Vec
 /// the same). All weights of a service are scaled by one factor, the smallest that keeps them whole.
 pub fn queue_weights(targets: &[(u32, u32, u8, &[u32])]) -> Vec<Vec<Weight>> {
     // (weight, configured, queues, relative)
-    let sums: Vec<u64> = targets.iter().map(|(_, _, queues, relative)| parts(*queues, relative).iter().sum()).collect();
-    let largest = targets.iter().map(|(weight, configured, ..)| *weight.max(configured)).max().unwrap_or(1).max(1);
+    let sums: Vec<u64> =
+        targets.iter().map(|(_, _, queues, relative)| parts(*queues, relative).iter().sum()).collect();
+    let largest =
+        targets.iter().map(|(weight, configured, ..)| *weight.max(configured)).max().unwrap_or(1).max(1);
     let scale = sums.iter().copied().filter(|sum| *sum > 0).fold(1, lcm).min(u64::from(u32::MAX / largest));
     targets
         .iter()

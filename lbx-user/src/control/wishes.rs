@@ -1,0 +1,142 @@
+//! What every owner wishes for every target, held by name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use lbx_common::target::State;
+use lbx_common::wish::{Effective, Owner, Weight, Wish, Wishes};
+
+use super::desired::StateWant;
+
+/// How long a blackhole stands without the daemon.
+pub const BLACKHOLE: Duration = Duration::from_secs(5);
+
+/// Standing wishes: a blackhole among them is renewed for as long as it stands.
+#[derive(Debug, Clone, Default)]
+pub struct WishBook(BTreeMap<String, Held>);
+
+#[derive(Debug, Clone, Default)]
+struct Held {
+    states: BTreeMap<Owner, State>,
+    weight: Option<u32>,
+}
+
+impl WishBook {
+    /// An owner wishes a state, or nothing any more. Whether that is news.
+    pub fn set_state(&mut self, target: &str, owner: Owner, state: Option<State>) -> bool {
+        let held = self.0.entry(target.to_owned()).or_default();
+        match state {
+            Some(state) => held.states.insert(owner, state) != Some(state),
+            None => held.states.remove(&owner).is_some(),
+        }
+    }
+
+    /// The operator wishes a weight, or the configured one again. Whether that is news.
+    pub fn set_weight(&mut self, target: &str, weight: Option<u32>) -> bool {
+        let held = self.0.entry(target.to_owned()).or_default();
+        std::mem::replace(&mut held.weight, weight) != weight
+    }
+
+    /// The weight the operator wishes.
+    pub fn weight_override(&self, target: &str) -> Option<u32> {
+        self.0.get(target).and_then(|held| held.weight)
+    }
+
+    /// The state one owner wishes.
+    pub fn state_of(&self, target: &str, owner: Owner) -> Option<State> {
+        self.0.get(target).and_then(|held| held.states.get(&owner)).copied()
+    }
+
+    /// Everybody's wishes for a target.
+    pub fn list(&self, target: &str) -> Vec<(Owner, State)> {
+        let held = self.0.get(target);
+        held.into_iter().flat_map(|held| held.states.iter().map(|(owner, state)| (*owner, *state))).collect()
+    }
+
+    /// What the wishes come to.
+    pub fn effective(&self, target: &str) -> Effective {
+        self.wishes(target).effective(0)
+    }
+
+    /// What the datapath is to be told.
+    pub fn state(&self, target: &str) -> StateWant {
+        let effective = self.effective(target);
+        StateWant {
+            state: effective.state,
+            fallback: effective.fallback,
+            deadline: effective.deadline.map(|_| BLACKHOLE),
+        }
+    }
+
+    /// The weight that follows from the configured one.
+    pub fn weight(&self, target: &str, configured: u32) -> u32 {
+        self.wishes(target).weight(configured)
+    }
+
+    /// Whether a state has to be renewed.
+    pub fn any_deadline(&self) -> bool {
+        self.0.values().any(|held| held.states.values().any(|state| *state == State::Blackholed))
+    }
+
+    /// Forgets targets that are no more.
+    pub fn retain(&mut self, targets: &BTreeSet<String>) {
+        self.0.retain(|name, _| targets.contains(name));
+    }
+
+    fn wishes(&self, target: &str) -> Wishes {
+        let mut wishes = Wishes::default();
+        let Some(held) = self.0.get(target) else { return wishes };
+        for (owner, state) in &held.states {
+            // Time 0 and a deadline after it: a standing wish is never over.
+            let wish = match state {
+                State::Blackholed => Wish::blackholed(1),
+                state => Wish::new(*state),
+            };
+            wishes.set(*owner, wish);
+        }
+        if let Some(weight) = held.weight {
+            let wish = wishes.get(Owner::Operator);
+            wishes.set(Owner::Operator, wish.with_weight(Weight::Override(weight)));
+        }
+        wishes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owners_do_not_undo_each_other() {
+        let mut book = WishBook::default();
+        assert!(book.set_state("web/a", Owner::Operator, Some(State::Draining)));
+        assert!(!book.set_state("web/a", Owner::Operator, Some(State::Draining)), "not news");
+        book.set_state("web/a", Owner::Health, Some(State::Down));
+        assert_eq!(book.state("web/a"), StateWant::lasting(State::Down));
+        book.set_state("web/a", Owner::Health, None);
+        assert_eq!(book.state("web/a"), StateWant::lasting(State::Draining));
+        assert_eq!(book.state("web/b"), StateWant::lasting(State::Active));
+    }
+
+    #[test]
+    fn a_blackhole_has_a_deadline_and_something_to_fall_back_to() {
+        let mut book = WishBook::default();
+        book.set_state("web/a", Owner::Operator, Some(State::Blackholed));
+        book.set_state("web/a", Owner::Health, Some(State::Down));
+        let want = book.state("web/a");
+        assert_eq!((want.state, want.fallback), (State::Blackholed, State::Down));
+        assert_eq!(want.deadline, Some(BLACKHOLE));
+        assert!(book.any_deadline());
+    }
+
+    #[test]
+    fn weights_are_overridden_until_they_are_cleared() {
+        let mut book = WishBook::default();
+        assert!(book.set_weight("web/a", Some(7)));
+        assert_eq!((book.weight("web/a", 100), book.weight("web/b", 100)), (7, 100));
+        book.set_state("web/a", Owner::Operator, Some(State::Draining));
+        assert_eq!(book.weight("web/a", 100), 7);
+        assert!(book.set_weight("web/a", None));
+        assert_eq!(book.weight("web/a", 100), 100);
+    }
+}
