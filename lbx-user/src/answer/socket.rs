@@ -108,7 +108,9 @@ impl Socket {
         let len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
         // SAFETY: the address is a live sockaddr_ll of the given length.
         checked(unsafe { libc::bind(fd.as_raw_fd(), std::ptr::from_ref(&address).cast(), len) })?;
-        Ok(Self { fd: AsyncFd::register(fd)? })
+        // SAFETY: an OwnedFd answers the same open descriptor for as long as it lives, and it lives as long as
+        // the AsyncFd that owns it from here on.
+        Ok(Self { fd: unsafe { AsyncFd::register(fd) }? })
     }
 
     /// Sends a whole frame.
