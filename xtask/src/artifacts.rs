@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::metadata::TestPackage;
 use crate::process::Cmd;
 use crate::setup::toolchain;
-use crate::{bpffs, build, paths};
+use crate::{build, paths};
 
 /// Target of the static guest: named, so that `RUSTFLAGS` do not reach build scripts and macros.
 const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -85,12 +85,10 @@ pub fn setup_image() -> Result<()> {
     toolchain::retry(|| lab().run())
 }
 
-/// Removes what a killed run left behind: labs, and a bpffs that was mounted for one.
+/// Removes the labs that a killed run left behind.
 ///
 /// # Errors
 /// When the cleaning fails.
 pub fn clean_leftovers(release: bool) -> Result<()> {
-    lab(release).arg("gc").run()?;
-    bpffs::release_leftover();
-    Ok(())
+    lab(release).arg("gc").run()
 }

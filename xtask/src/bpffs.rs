@@ -1,7 +1,7 @@
 //! The BPF file system: mounted for as long as it is needed, left as it was found.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
@@ -44,7 +44,9 @@ impl Bpffs {
     /// When it cannot be mounted.
     pub fn ensure() -> Result<Self> {
         if mounted() {
-            return Ok(Self { ours: false });
+            // Left by a killed run: taken over, and unmounted in its place.
+            let ours = fs::read_to_string(marker()).is_ok_and(|id| id == boot_id());
+            return Ok(Self { ours });
         }
         fs::write(marker(), boot_id()).context("cannot note that bpffs is about to be mounted")?;
         let guard = Self { ours: true };
@@ -65,26 +67,14 @@ impl Drop for Bpffs {
     }
 }
 
+/// Unmounts it, unless something is pinned there: then somebody else is using it by now.
 fn unmount() {
-    let gone = !mounted() || Cmd::new("umount").arg(POINT).root().cleanup().run().is_ok();
-    if gone {
-        let _ = fs::remove_file(marker());
-    } else {
-        eprintln!("xtask: {POINT} is still in use and stays mounted; the next run tries again");
-    }
-}
-
-/// Unmounts what a killed run had mounted.
-pub fn release_leftover() {
-    let note = marker();
-    if !Path::new(&note).exists() {
+    let in_use = || fs::read_dir(POINT).is_ok_and(|mut pins| pins.next().is_some());
+    if mounted() && (in_use() || Cmd::new("umount").arg(POINT).root().cleanup().run().is_err()) {
+        eprintln!("xtask: {POINT} is in use and stays mounted; the next run tries again");
         return;
     }
-    if fs::read_to_string(&note).is_ok_and(|id| id == boot_id()) {
-        unmount();
-    } else {
-        let _ = fs::remove_file(note);
-    }
+    let _ = fs::remove_file(marker());
 }
 
 #[cfg(test)]

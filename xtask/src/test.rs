@@ -27,7 +27,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let layers = args.layer.map_or_else(|| Layer::ALL.to_vec(), |layer| vec![layer]);
     let privileged = layers.iter().any(|layer| layer.is_privileged());
-    let _bpffs = if privileged { Some(prepare(args.layer, &layers)?) } else { None };
+    let bpffs = if privileged { Some(prepare(args.layer, &layers)?) } else { None };
 
     let mut total = Summary::default();
     let mut lines = Vec::new();
@@ -52,6 +52,8 @@ pub fn run(args: &Args) -> Result<()> {
     if total.ran() == 0 {
         problems.push("no test ran".to_owned());
     }
+    // Its unmounting prints a command; the counts are to be the last line.
+    drop(bpffs);
     println!("\n{}", lines.join("\n"));
     for problem in &problems {
         println!("error: {problem}");

@@ -105,10 +105,10 @@ fn unit(filter: &[String]) -> Result<Summary> {
 fn judge(name: &str, outcome: &Outcome) -> Summary {
     let mut sum = Summary::parse(&outcome.stdout);
     if outcome.timed_out {
-        println!("!! {name} was ended: out of time");
+        println!("\n!! {name} was ended: out of time");
         sum.failed += 1;
     } else if !outcome.status.success() && sum.failed == 0 {
-        println!("!! {name} ended without a result ({})", outcome.status);
+        println!("\n!! {name} ended without a result ({})", outcome.status);
         sum.failed += 1;
     }
     sum
