@@ -171,8 +171,7 @@ fn vip<F: Frame>(frame: F, packet: Packet, env: &Env, ether: &Ether, entry: &Add
     if network.rare {
         return detour(frame, Scratch::new(Slow::Headers, env.port_index, vlan));
     }
-    if network.protocol == protocol::ICMP && network.v4
-        || network.protocol == protocol::ICMPV6 && !network.v4
+    if network.protocol == protocol::ICMP && network.v4 || network.protocol == protocol::ICMPV6 && !network.v4
     {
         return message(frame, packet, env, entry, &network, vlan);
     }
@@ -206,9 +205,7 @@ fn message<F: Frame>(
         return detour(frame, Scratch::new(Slow::Icmp, env.port_index, vlan));
     }
     let solicit = !network.v4 && kind == icmp::SOLICIT;
-    if echo && entry.flags & address_flags::ECHO != 0
-        || solicit && entry.flags & address_flags::ANSWER != 0
-    {
+    if echo && entry.flags & address_flags::ECHO != 0 || solicit && entry.flags & address_flags::ANSWER != 0 {
         // The message is no service's: without the program it goes on.
         let _ = detour(frame, Scratch::new(Slow::Answer, env.port_index, vlan));
     }

@@ -94,10 +94,7 @@ pub struct Network {
 /// Whether a protocol is an IPv6 extension header that is followed (RFC 8200, section 4).
 #[inline(always)]
 pub const fn is_extension(protocol: u8) -> bool {
-    matches!(
-        protocol,
-        protocol::HOP_BY_HOP | protocol::ROUTING | protocol::FRAGMENT | protocol::DESTINATION
-    )
+    matches!(protocol, protocol::HOP_BY_HOP | protocol::ROUTING | protocol::FRAGMENT | protocol::DESTINATION)
 }
 
 /// Reads and checks the IPv4 header (RFC 791, section 3.1).

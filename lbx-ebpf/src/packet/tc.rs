@@ -7,8 +7,9 @@ use crate::rewrite::nat::Change;
 use crate::verdict::Action;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{
-    bpf_csum_update, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
-    bpf_skb_vlan_pop, bpf_skb_vlan_push, bpf_tail_call,
+    bpf_csum_update, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect, bpf_skb_change_tail,
+    bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
+    bpf_tail_call,
 };
 use aya_ebpf::programs::TcContext;
 use bytemuck::{AnyBitPattern, NoUninit};
@@ -162,9 +163,8 @@ impl Frame for TcFrame {
         if change.checksum_at != 0 {
             let flags = PSEUDO_HDR | udp;
             // SAFETY: the context is the kernel's, which checks the offset.
-            let rc = unsafe {
-                bpf_l4_csum_replace(self.0, change.checksum_at, 0, address_delta as u64, flags)
-            };
+            let rc =
+                unsafe { bpf_l4_csum_replace(self.0, change.checksum_at, 0, address_delta as u64, flags) };
             if rc != 0 {
                 return None;
             }

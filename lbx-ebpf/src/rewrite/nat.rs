@@ -64,7 +64,13 @@ pub fn translate<F: Frame>(frame: F, view: &View, side: Side, new: &Ip, new_port
         address_at: view.l3 + if view.v4 { v4_at } else { v6_at },
         old: if source { view.src } else { view.dst },
         new: *new,
-        port_at: if !has_ports { 0 } else if source { view.l4 } else { view.l4 + 2 },
+        port_at: if !has_ports {
+            0
+        } else if source {
+            view.l4
+        } else {
+            view.l4 + 2
+        },
         old_port: if source { view.src_port() } else { view.dst_port() },
         new_port,
         checksum_at: if has_ports { view.l4 + checksum_at } else { 0 },

@@ -8,6 +8,11 @@ use lbx_common::control::Control;
 
 /// Translates a frame from a nat target if it belongs to a recorded flow.
 #[inline(always)]
-pub fn answer<F: Frame>(_frame: F, _packet: Packet, _control: &'static Control, _ether: &Ether) -> (Outcome, bool) {
+pub fn answer<F: Frame>(
+    _frame: F,
+    _packet: Packet,
+    _control: &'static Control,
+    _ether: &Ether,
+) -> (Outcome, bool) {
     UNTOUCHED
 }

@@ -2,13 +2,13 @@
 
 use crate::atomic;
 use crate::maps::{FLOWS, FLOWS_COLD};
+use core::ptr::{read_volatile, write_volatile};
 use lbx_common::algo::tcp::{Direction, TcpBits, idle_class};
 use lbx_common::control::Control;
 use lbx_common::flow::{
     Bucket, ColdFlow, FlowEntry, TargetWord, bucket_one, bucket_two, flags, seal, with_class,
 };
 use lbx_common::limits::WAYS;
-use core::ptr::{read_volatile, write_volatile};
 
 /// A recorded flow.
 #[derive(Clone, Copy)]

@@ -9,17 +9,15 @@ use crate::maps::{FLOWS, MEMBERS, SLOTS, TARGETS};
 use crate::packet::parse::protocol;
 use crate::verdict::count;
 use lbx_common::algo::tcp::TcpBits;
+use lbx_common::algo::tcp::idle_class;
 use lbx_common::control::Control;
-use lbx_common::flow::{
-    Bucket, TargetWord, bucket_one, bucket_two, flags, seal, with_class,
-};
+use lbx_common::flow::{Bucket, TargetWord, bucket_one, bucket_two, flags, seal, with_class};
 use lbx_common::key;
 use lbx_common::limits::{MAX_SERVICE_TARGETS, WAYS};
 use lbx_common::reason::Reason;
 use lbx_common::service::Service;
 use lbx_common::steer::{fate, place};
 use lbx_common::target::{Forward, Target};
-use lbx_common::algo::tcp::idle_class;
 
 /// How often a slot that names a target without appetite is hashed again.
 const REHASHES: u32 = 4;
@@ -204,7 +202,13 @@ fn select(service: &Service, hash: u64, now: u64, ingress: u32) -> Result<Target
 
 /// Writes the flow into one of its two buckets.
 #[inline(always)]
-fn record(control: &Control, hash: u64, word: TargetWord, epoch: u16, entry_flags: u16) -> Result<(), Reason> {
+fn record(
+    control: &Control,
+    hash: u64,
+    word: TargetWord,
+    epoch: u16,
+    entry_flags: u16,
+) -> Result<(), Reason> {
     let mask = control.bucket_mask;
     let one = FLOWS.get_ptr_mut(bucket_one(hash, mask)).ok_or(Reason::FlowUnrecorded)?;
     let two = FLOWS.get_ptr_mut(bucket_two(hash, mask)).ok_or(Reason::FlowUnrecorded)?;

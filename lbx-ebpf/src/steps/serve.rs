@@ -28,11 +28,8 @@ pub fn serve<F: Frame>(frame: F, env: &Env, entry: &AddressEntry, view: &View, v
     if service.flags & flags::ACTIVE == 0 {
         return Err(Reason::Suspended);
     }
-    let outcome = if env.port.is_member(vlan) {
-        flow(frame, env, view, vlan, index)
-    } else {
-        Err(Reason::VlanIngress)
-    };
+    let outcome =
+        if env.port.is_member(vlan) { flow(frame, env, view, vlan, index) } else { Err(Reason::VlanIngress) };
     if let Err(reason) = outcome {
         if matches!(reason.kind(), lbx_common::reason::Kind::Drop) {
             stats::service(index, |s| s.drops += 1);
@@ -97,9 +94,10 @@ fn known(
             return Ok(None);
         }
     }
-    let fresh = hit.touch(clock::epoch(env.control, now), view.protocol, view.tcp_flags, Direction::ToServer, || {
-        ColdFlow { key: *key, service: service as u16, port: env.port_index as u16, born: now as u32 }
-    });
+    let fresh =
+        hit.touch(clock::epoch(env.control, now), view.protocol, view.tcp_flags, Direction::ToServer, || {
+            ColdFlow { key: *key, service: service as u16, port: env.port_index as u16, born: now as u32 }
+        });
     Ok(Some((hit.word, fresh)))
 }
 

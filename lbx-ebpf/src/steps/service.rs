@@ -92,10 +92,7 @@ extern "C" fn lbx_more_rules(query: u64, first: u32, count: u32) -> u32 {
 #[inline(always)]
 pub fn covers(entry: &AddressEntry, vlan: u16, switch: u16) -> bool {
     let on = |rule: &Rule| {
-        rule.protocol != 0
-            && rule.flags & rule_flags::BACK == 0
-            && rule.vlan == vlan
-            && rule.switch == switch
+        rule.protocol != 0 && rule.flags & rule_flags::BACK == 0 && rule.vlan == vlan && rule.switch == switch
     };
     on(&entry.rules[0]) || on(&entry.rules[1]) || on(&entry.rules[2])
 }
