@@ -14,7 +14,6 @@ pub mod key;
 pub mod limits;
 pub mod port;
 pub mod reason;
-pub mod reply;
 pub mod service;
 pub mod stats;
 pub mod steer;

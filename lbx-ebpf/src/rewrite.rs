@@ -1,3 +1,1 @@
 //! Changes to the packet.
-
-pub mod nat;

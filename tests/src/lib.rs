@@ -1,1 +1,8 @@
 //! Labs and fixtures for the tests, the demo and the benches of lbx.
+//!
+//! [`lab`] builds a network out of namespaces, bridges, taps and QEMU guests and removes it again whatever
+//! happens; [`guest`] is the server that runs inside a guest (or, as a stand-in, inside a namespace).
+
+pub mod demo;
+pub mod guest;
+pub mod lab;

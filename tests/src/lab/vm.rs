@@ -1,0 +1,224 @@
+//! A VM of a lab: a QEMU guest or a stand-in, behind a port of its host's bridge.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::addr::{self, Pair};
+use super::client::http;
+use super::guest::{self, Boot};
+use super::netns::Netns;
+use super::process::Process;
+use super::qmp::Qmp;
+use super::record::Record;
+use super::spec::{VmKind, VmSpec};
+use super::{Lab, standin, tools};
+use crate::guest::announce::mac_text;
+use crate::guest::http::CONTROL_PORT;
+use crate::guest::params::Params;
+
+/// A VM.
+pub struct Vm {
+    /// What was asked for.
+    pub spec: VmSpec,
+    /// Its own address.
+    pub addr: Pair,
+    /// Its vNIC's MAC.
+    pub mac: [u8; 6],
+    /// The bridge port it is behind: `tap0`, ... or `vif0`, ...
+    pub port: String,
+    /// The number of its host.
+    pub host: usize,
+    /// The namespace of its host.
+    pub host_ns: Netns,
+    /// A stand-in's own namespace.
+    pub ns: Option<Netns>,
+    params: Params,
+    boot: Option<Boot>,
+    process: Option<Process>,
+    dir: PathBuf,
+}
+
+impl Vm {
+    /// Makes its bridge port; starts nothing.
+    pub(super) fn create(
+        lab: &Lab,
+        host: usize,
+        n: usize,
+        spec: VmSpec,
+        vips: Vec<IpAddr>,
+        boot: Option<Boot>,
+    ) -> Result<Self> {
+        let host_ns = lab.hosts[host].ns.clone();
+        let (addr, mac, mtu) = (addr::vm(host, n + 1), addr::mac(0x01, host, n + 1), lab.spec.mtu);
+        let params = Params {
+            name: spec.name.clone(),
+            dev: "eth0".into(),
+            addresses: addr.cidrs().to_vec(),
+            vips,
+            gateways: Vec::new(),
+            mtu: Some(mtu),
+            http: spec.http.clone(),
+            service_ms: spec.service_ms,
+            probe: false,
+        };
+        let (port, ns) = match spec.kind {
+            VmKind::Guest => {
+                let port = format!("tap{n}");
+                let queues = if spec.queues > 1 { " multi_queue" } else { "" };
+                tools::ip(
+                    &host_ns,
+                    &[
+                        format!("tuntap add dev {port} mode tap{queues} vnet_hdr"),
+                        format!("link set {port} mtu {mtu} master br0 up"),
+                    ],
+                )?;
+                (port, None)
+            }
+            VmKind::StandIn => {
+                let ns = Netns::create(&lab.record, &spec.name)?;
+                let port = format!("vif{n}");
+                standin::connect(&host_ns, &ns, &port, mac, mtu)?;
+                (port, Some(ns))
+            }
+        };
+        if let Some(vlan) = spec.vlan {
+            tools::bridge(
+                &host_ns,
+                &[
+                    format!("vlan del dev {port} vid 1"),
+                    format!("vlan add dev {port} vid {vlan} pvid untagged"),
+                ],
+            )?;
+        }
+        let dir = lab.record.dir().to_owned();
+        Ok(Self { spec, addr, mac, port, host, host_ns, ns, params, boot, process: None, dir })
+    }
+
+    /// Starts it; if it runs, it is killed first.
+    pub fn start(&mut self, record: &Record) -> Result<()> {
+        self.process = None;
+        self.process = Some(match (&self.ns, &self.boot) {
+            (Some(ns), _) => standin::start(record, ns, &self.params)?,
+            (None, Some(boot)) => guest::start(record, self, boot, &self.params)?,
+            (None, None) => bail!("{}: no kernel to boot", self.spec.name),
+        });
+        Ok(())
+    }
+
+    /// Kills it (`kill -9`): its port loses its carrier or its reader, nothing is said on the wire.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// The pid of QEMU, or of the stand-in's server.
+    pub fn pid(&self) -> Option<i32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
+    /// Its MAC as text.
+    pub fn mac_text(&self) -> String {
+        mac_text(self.mac)
+    }
+
+    /// The console's output so far, and QEMU's own.
+    pub fn log(&self) -> String {
+        let console = std::fs::read(self.console_path()).unwrap_or_default();
+        let own = self.process.as_ref().map(Process::log).unwrap_or_default();
+        format!("{own}{}", String::from_utf8_lossy(&console))
+    }
+
+    /// The file the guest's console goes to.
+    pub fn console_path(&self) -> PathBuf {
+        self.dir.join(format!("{}.console", self.spec.name))
+    }
+
+    /// The QMP socket for tests; lbx has one of its own, [`Vm::qmp_path_for_lbx`].
+    pub fn qmp_path(&self) -> PathBuf {
+        self.dir.join(format!("{}.qmp", self.spec.name))
+    }
+
+    /// The second QMP socket: one socket serves one client.
+    pub fn qmp_path_for_lbx(&self) -> PathBuf {
+        self.dir.join(format!("{}.qmp2", self.spec.name))
+    }
+
+    /// Connects to the guest's QMP socket.
+    pub fn qmp(&self) -> Result<Qmp> {
+        Qmp::connect(&self.qmp_path())
+    }
+
+    /// Its HTTP address in one family.
+    pub fn http(&self, family: Family) -> SocketAddr {
+        SocketAddr::new(self.ip(family), self.spec.http[0])
+    }
+
+    /// Its own address in one family.
+    pub fn ip(&self, family: Family) -> IpAddr {
+        match family {
+            Family::V4 => self.addr.v4.into(),
+            Family::V6 => self.addr.v6.into(),
+        }
+    }
+
+    /// Posts a verb of [`control`](crate::guest::http::control) to it, such as `stop/80` or `service-time/20`.
+    pub fn control(&self, from: &Netns, verb: &str) -> Result<()> {
+        let at = SocketAddr::new(self.addr.v4.into(), CONTROL_PORT);
+        let answer = from.run(|| http::request(at, "POST", &format!("/control/{verb}"), b""))??;
+        if answer.status != 200 {
+            bail!("{}: {verb}: {}", self.spec.name, answer.text().trim());
+        }
+        Ok(())
+    }
+
+    /// Its counters (`GET /stats`).
+    pub fn stats(&self, from: &Netns) -> Result<serde_json::Value> {
+        let at = SocketAddr::new(self.addr.v4.into(), CONTROL_PORT);
+        let answer = from.run(|| http::request(at, "GET", "/stats", b""))??;
+        serde_json::from_slice(&answer.body).context("/stats")
+    }
+
+    /// Waits until it answers with its own name over both families.
+    pub fn wait_ready(&self, from: &Netns, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        for family in [Family::V4, Family::V6] {
+            let at = self.http(family);
+            from.run(|| -> Result<()> {
+                loop {
+                    let answer = http::request_within(at, "GET", "/", b"", Duration::from_millis(500));
+                    match answer {
+                        Ok(answer) if answer.vm == self.spec.name => return Ok(()),
+                        _ if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+                        other => bail!(
+                            "{} does not answer on {at}: {:?}\n{}",
+                            self.spec.name,
+                            other.map(|a| a.vm),
+                            self.log()
+                        ),
+                    }
+                }
+            })??;
+        }
+        Ok(())
+    }
+
+    /// One line about it.
+    pub fn describe(&self) -> String {
+        let kind = match (&self.spec.kind, &self.boot) {
+            (VmKind::Guest, Some(boot)) => boot.accel.to_string(),
+            _ => "stand-in".into(),
+        };
+        format!("{} ({kind}, {})", self.spec.name, self.port)
+    }
+}
+
+/// An address family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
