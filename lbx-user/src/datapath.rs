@@ -1,0 +1,38 @@
+//! The kernel half as user space sees it: loading, pins, attachment, typed maps. The only code that knows
+//! aya, and the only code that talks to bpf(2).
+//!
+//! ```text
+//! Datapath::load ── maps adopted or made, programs loaded, existing links taken over
+//!   ├─ attach_xdp / attach_tc / detach      links.rs (netlink.rs where there is no tcx)
+//!   └─ maps() ── Maps                       maps.rs, flows.rs, counters.rs over mmap.rs
+//! Maps::open_pinned                         the same, read-only, without the daemon
+//! detach_all                                nothing is left
+//! ```
+
+mod caps;
+mod clock;
+mod counters;
+mod error;
+mod links;
+mod load;
+mod maps;
+mod mmap;
+mod netlink;
+mod object;
+mod pins;
+mod regions;
+mod resize;
+mod shape;
+mod sys;
+
+pub use caps::check as check_capabilities;
+pub use clock::{Clock, IdleTimes, MAX_IDLE_EPOCHS, Rate};
+pub use counters::Counters;
+pub use error::{Error, Result};
+pub use links::{Attachment, Device, Point, TcMode, XdpMode, list, sweep};
+pub use load::{Datapath, Options, detach_all};
+pub use maps::{Access, Maps, members_of, table_of};
+pub use netlink::{Direction, Filter, XdpState, filters, xdp_state};
+pub use object::ebpf_object;
+pub use pins::Instance;
+pub use regions::Region;
