@@ -9,12 +9,14 @@
 //! their local target numbers are. The kernel reads [`Table::slots`] at [`crate::algo::slot`].
 
 mod permutation;
+mod pool;
 mod quota;
 mod repair;
 #[cfg(test)]
 mod tests;
 
 use permutation::Permutation;
+use pool::{Cursor, Pool};
 pub use quota::quotas;
 pub use repair::RepairStats;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -72,7 +74,7 @@ impl Table {
         let mut takers: Vec<Taker> =
             entries.iter().map(|&(e, quota)| Taker::new(e, quota, most, size)).collect();
         let mut slots = vec![0; size as usize];
-        let mut taken = vec![0u64; size as usize / 64 + 1];
+        let mut pool = Pool::full(size);
 
         // Turn k of an entry falls into round k * most / quota. `first[r]` and `Taker::next` chain those
         // whose turn comes in round r, so that tiny entries cost nothing in the rounds between.
@@ -85,7 +87,7 @@ impl Table {
             while turn != NOBODY {
                 let taker = &mut takers[turn as usize];
                 let next = taker.next;
-                slots[taker.take(&mut taken, size)] = taker.id;
+                slots[taker.take(&mut pool)] = taker.id;
                 if taker.left > 0 {
                     let later = taker.later(round);
                     taker.next = core::mem::replace(&mut first[later as usize], turn);
@@ -164,9 +166,7 @@ struct Taker {
     id: u32,
     seed: u64,
     order: Permutation,
-    /// Where it looks next: a rank and its slot.
-    rank: u32,
-    slot: u32,
+    cursor: Cursor,
     ranks: Vec<u32>,
     left: u32,
     quota: u32,
@@ -181,13 +181,11 @@ impl Taker {
     fn new(entry: Entry, quota: u32, most: u32, size: u32) -> Self {
         let order = Permutation::new(entry.seed, size);
         let ranks = vec![0; quota as usize];
-        let slot = order.slot(0);
         Self {
             id: entry.id,
             seed: entry.seed,
             order,
-            rank: 0,
-            slot,
+            cursor: Cursor::start(&order),
             ranks,
             left: quota,
             quota,
@@ -200,18 +198,12 @@ impl Taker {
 
     /// Takes the free slot that it ranks best. There is one: quotas add up to the size.
     #[inline]
-    fn take(&mut self, taken: &mut [u64], size: u32) -> usize {
-        let (mut slot, mut rank) = (self.slot, self.rank);
-        while taken[slot as usize / 64] >> (slot % 64) & 1 != 0 {
-            slot = self.order.after(slot, size);
-            rank += 1;
-        }
-        taken[slot as usize / 64] |= 1 << (slot % 64);
+    fn take(&mut self, pool: &mut Pool) -> usize {
+        let found = pool.take_one(&self.order, &mut self.cursor);
         self.left -= 1;
         // From the end: a descending list is a heap as it stands.
-        self.ranks[self.left as usize] = rank;
-        (self.slot, self.rank) = (self.order.after(slot, size), rank + 1);
-        slot as usize
+        self.ranks[self.left as usize] = found.rank;
+        found.slot as usize
     }
 
     /// The round of its next turn, without a division.

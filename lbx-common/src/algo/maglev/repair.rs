@@ -1,6 +1,7 @@
 //! Changing a table in place, by the fewest moves there can be.
 
 use super::permutation::Permutation;
+use super::pool::Pool;
 use super::{Entry, Holder, Table, shares};
 use std::collections::{BTreeMap, BinaryHeap};
 
@@ -46,7 +47,7 @@ impl Table {
         }
         self.rename(&wanted);
         let mut pool = Pool::of(self.release(&wanted), size);
-        let moved = pool.slots.len() as u32;
+        let moved = pool.len();
         for &(entry, quota) in &wanted {
             let holder = self.holders.entry(entry.id).or_insert_with(|| Holder {
                 seed: entry.seed,
@@ -92,85 +93,5 @@ impl Table {
             true
         });
         free
-    }
-}
-
-/// Slots that are free, as a list and as bits.
-struct Pool {
-    slots: Vec<u32>,
-    bits: Vec<u64>,
-    size: u32,
-}
-
-impl Pool {
-    fn of(slots: Vec<u32>, size: u32) -> Self {
-        let mut bits = vec![0; size as usize / 64 + 1];
-        for &slot in &slots {
-            bits[slot as usize / 64] |= 1 << (slot % 64);
-        }
-        Self { slots, bits, size }
-    }
-
-    fn has(&self, slot: u32) -> bool {
-        self.bits[slot as usize / 64] >> (slot % 64) & 1 != 0
-    }
-
-    /// Takes the `n` free slots that rank best, and returns their ranks. Two ways with one result: walking
-    /// the permutation finds a free slot every `size / free` steps; ranking looks at every free slot once.
-    fn take(&mut self, order: &Permutation, n: u32) -> Vec<u32> {
-        let free = self.slots.len() as u64;
-        // A step costs about a third of a rank that is computed and selected on.
-        let walk = u64::from(n) * u64::from(self.size) < 3 * free * free;
-        let ranks = if walk { self.walk(order, n) } else { self.rank(order, n) };
-        for &rank in &ranks {
-            let slot = order.slot(rank);
-            self.bits[slot as usize / 64] &= !(1 << (slot % 64));
-        }
-        let bits = &self.bits;
-        self.slots.retain(|&s| bits[s as usize / 64] >> (s % 64) & 1 != 0);
-        ranks
-    }
-
-    fn walk(&self, order: &Permutation, n: u32) -> Vec<u32> {
-        let mut ranks = Vec::with_capacity(n as usize);
-        let (mut slot, mut rank) = (order.slot(0), 0);
-        while ranks.len() < n as usize {
-            if self.has(slot) {
-                ranks.push(rank);
-            }
-            slot = order.after(slot, self.size);
-            rank += 1;
-        }
-        ranks
-    }
-
-    fn rank(&self, order: &Permutation, n: u32) -> Vec<u32> {
-        let mut ranks: Vec<u32> = self.slots.iter().map(|&s| order.rank(s)).collect();
-        if (n as usize) < ranks.len() {
-            ranks.select_nth_unstable(n as usize - 1);
-            ranks.truncate(n as usize);
-        }
-        ranks
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn walking_and_ranking_find_the_same() {
-        let size = 1009;
-        for seed in 0..50u64 {
-            let order = Permutation::new(seed, size);
-            let free: Vec<u32> = (0..size).filter(|s| (s * 7 + seed as u32) % 5 < 2).collect();
-            let pool = Pool::of(free.clone(), size);
-            for n in [1, 2, 100, free.len() as u32] {
-                let walked = pool.walk(&order, n);
-                let mut ranked = pool.rank(&order, n);
-                ranked.sort_unstable();
-                assert_eq!(walked, ranked);
-            }
-        }
     }
 }

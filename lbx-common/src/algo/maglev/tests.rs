@@ -2,7 +2,7 @@
 
 use super::*;
 use proptest::prelude::*;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 fn entry(id: u32, weight: u32) -> Entry {
     Entry { id, seed: seed(&format!("vm-{id}/0")), weight }
@@ -108,6 +108,17 @@ fn share_of_a_million_hashes_is_within_one_percent() {
     }
 }
 
+/// The fastest of a few runs; printed, never asserted.
+fn fastest(before: impl Fn() -> Table, run: impl Fn(&mut Table)) -> Duration {
+    let time = || {
+        let mut table = before();
+        let start = Instant::now();
+        run(&mut table);
+        start.elapsed()
+    };
+    (0..10).map(|_| time()).min().unwrap()
+}
+
 #[test]
 fn disruption_of_repair_and_of_building_anew() {
     let mut lower = equal(100, 100);
@@ -126,13 +137,11 @@ fn disruption_of_repair_and_of_building_anew() {
         let before = Table::build(&equal(100, 100), DEFAULT_SIZE);
         let least = necessary(&before, &entries);
         let mut t = before.clone();
-        let start = Instant::now();
         let stats = t.repair(&entries, DEFAULT_SIZE);
-        let took = start.elapsed();
+        let took = fastest(|| before.clone(), |t| _ = t.repair(&entries, DEFAULT_SIZE));
         check(&t, &entries, DEFAULT_SIZE);
-        let start = Instant::now();
         let anew = Table::build(&entries, DEFAULT_SIZE);
-        let built = start.elapsed();
+        let built = fastest(Table::default, |t| *t = Table::build(&entries, DEFAULT_SIZE));
         let (repaired, rebuilt) = (moved(before.slots(), t.slots()), moved(before.slots(), anew.slots()));
         println!(
             "{what}: necessary {least}, repair moved {repaired} in {took:?}, building anew {rebuilt} in {built:?}"
