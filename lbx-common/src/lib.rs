@@ -16,6 +16,7 @@ pub mod key;
 pub mod limits;
 pub mod port;
 pub mod reason;
+pub mod reply;
 pub mod service;
 pub mod stats;
 pub mod steer;

@@ -1,4 +1,7 @@
 //! What the datapath decides, as plain functions: the kernel program runs them, the host tests them.
 
+pub mod fate;
+pub mod place;
 pub mod rate;
 pub mod slow;
+pub mod vlan;

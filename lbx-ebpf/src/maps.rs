@@ -111,7 +111,7 @@ pub static NAMES: Array<[u8; NAME_LEN], { (MAX_SERVICES + MAX_TARGETS) as usize 
 
 /// Sampled events; size in bytes.
 #[btf_map(name = "events")]
-pub static EVENTS: RingBuf<[u64; 8], { 256 * 1024 }> = RingBuf::new();
+pub static EVENTS: RingBuf<(), { 256 * 1024 }> = RingBuf::new();
 
 /// The rare paths of XDP, by [`lbx_common::steer::slow::Slow`].
 #[btf_map(name = "xdp_tail")]

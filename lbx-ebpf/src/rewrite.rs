@@ -1,1 +1,3 @@
 //! Changes to the packet.
+
+pub mod nat;

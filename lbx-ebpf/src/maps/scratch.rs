@@ -11,8 +11,8 @@ use lbx_common::steer::slow::Slow;
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Scratch {
-    /// [`Slow`] as a number, and also the index called.
-    pub slow: u32,
+    /// The path called.
+    pub slow: Slow,
     /// Index of the ingress port in `ports`.
     pub port: u32,
     /// Service, where it is known (`Reject`, `TooBig`).
@@ -31,7 +31,7 @@ impl Scratch {
     /// A note that only names the path and the port.
     #[inline(always)]
     pub const fn new(slow: Slow, port: u32, vlan: u16) -> Self {
-        Self { slow: slow as u32, port, service: 0, vlan, target: TargetWord::NONE, reason: 0, mtu: 0 }
+        Self { slow, port, service: 0, vlan, target: TargetWord::NONE, reason: 0, mtu: 0 }
     }
 
     /// The note left for this program.

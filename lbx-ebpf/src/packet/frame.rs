@@ -1,6 +1,7 @@
 //! What the steps need of a frame, over XDP and tc alike.
 
 use super::cursor::Packet;
+use crate::rewrite::nat::Change;
 use crate::verdict::Action;
 use bytemuck::{AnyBitPattern, NoUninit};
 use lbx_common::reason::Reason;
@@ -51,6 +52,9 @@ pub trait Frame: Copy {
 
     /// Sends the frame out of a port, past the bridge.
     fn redirect(self, port_index: u32, ifindex: u32) -> Result<Action, Reason>;
+
+    /// Changes an address and a port, and the checksums that cover them. Stale: every [`Packet`].
+    fn translate(self, change: &Change) -> Option<()>;
 
     /// Goes on in the program of a rare path. Returns only if there is none.
     fn continue_at(self, slow: Slow);

@@ -3,6 +3,7 @@
 use super::cursor::Packet;
 use super::frame::Frame;
 use crate::maps::{PORT_OF, TX, XDP_TAIL};
+use crate::rewrite::nat::Change;
 use crate::verdict::Action;
 use aya_ebpf::Global;
 use aya_ebpf::helpers::generated::{
@@ -12,6 +13,7 @@ use aya_ebpf::programs::XdpContext;
 use aya_ebpf::{EbpfContext, bindings::xdp_md};
 use bytemuck::{AnyBitPattern, NoUninit};
 use core::mem::MaybeUninit;
+use lbx_common::algo::checksum;
 use lbx_common::reason::Reason;
 use lbx_common::steer::slow::Slow;
 
@@ -129,6 +131,28 @@ impl Frame for XdpFrame {
     fn redirect(self, port_index: u32, _ifindex: u32) -> Result<Action, Reason> {
         // 0 (XDP_ABORTED) comes back where the slot is empty.
         TX.redirect(port_index, 0).map(|_| Action::Redirected).map_err(|_| Reason::RedirectFailed)
+    }
+
+    #[inline(always)]
+    fn translate(self, change: &Change) -> Option<()> {
+        let packet = self.packet();
+        if change.v4 {
+            let at = change.l3 as usize + 10;
+            let delta = checksum::delta32(change.old.v4_word(), change.new.v4_word());
+            packet.write(at, checksum::apply(packet.read(at)?, delta))?;
+            packet.write(change.address_at as usize, change.new.v4_word())?;
+        } else {
+            packet.write(change.address_at as usize, change.new.0)?;
+        }
+        if change.port_at == 0 {
+            return Some(());
+        }
+        let delta = change.address_delta() + checksum::delta16(change.old_port, change.new_port);
+        let at = change.checksum_at as usize;
+        let old: u16 = packet.read(at)?;
+        let new = if change.udp { checksum::apply_udp(old, delta) } else { checksum::apply(old, delta) };
+        packet.write(at, new)?;
+        packet.write(change.port_at as usize, change.new_port)
     }
 
     #[inline(always)]

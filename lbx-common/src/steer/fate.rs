@@ -1,0 +1,111 @@
+//! What a target's state means for a packet.
+
+use crate::flow::TargetWord;
+use crate::target::{Deliver, State, StateWord, Target, flags};
+
+/// What happens to a packet whose flow is bound to a target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// It goes there.
+    Go,
+    /// It goes there because the deadline of a blackhole has passed.
+    GoExpired,
+    /// It is dropped.
+    Blackholed,
+    /// The flow is selected anew.
+    Anew,
+}
+
+/// For a recorded flow. `opens`: the packet opens a connection (SYN without ACK), so that nothing is lost if a
+/// draining target does not get it.
+#[inline(always)]
+pub const fn known(word: StateWord, now: u64, opens: bool) -> Fate {
+    // The one state without a deadline that is nothing but active: one comparison on the hot path.
+    if word.0 == StateWord::new(State::Active).0 {
+        return Fate::Go;
+    }
+    let (state, expired) = word.at(now);
+    let from_blackhole = expired && matches!(word.stored(), State::Blackholed);
+    match state {
+        State::Draining if opens => Fate::Anew,
+        State::Active | State::Draining if from_blackhole => Fate::GoExpired,
+        State::Active | State::Draining => Fate::Go,
+        State::Blackholed => Fate::Blackholed,
+        State::Moved | State::Down | State::Standby => Fate::Anew,
+    }
+}
+
+/// Whether the entry is still the target the word names.
+#[inline(always)]
+pub const fn is_same(target: &Target, word: TargetWord) -> bool {
+    target.flags & flags::IN_USE != 0 && target.generation == word.generation()
+}
+
+/// Whether a target may be selected for a new flow that came in by the port `ingress`: it takes new flows, and
+/// the frame would not leave by the port it came in by, unless the target is configured there.
+#[inline(always)]
+pub const fn takes_new(target: &Target, now: u64, ingress: u32) -> bool {
+    let active = target.state.0 == StateWord::new(State::Active).0 || target.state.at(now).0.takes_new();
+    target.flags & flags::IN_USE != 0 && active && !returns(target, ingress)
+}
+
+/// Whether the frame would go back where it came from.
+#[inline(always)]
+pub const fn returns(target: &Target, ingress: u32) -> bool {
+    target.port_index as u32 == ingress && target.deliver != Deliver::Uplink as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(state: StateWord) -> Target {
+        Target { state, flags: flags::IN_USE, generation: 3, port_index: 9, ..Target::default() }
+    }
+
+    #[test]
+    fn every_state_has_its_fate() {
+        let cases = [
+            (State::Active, Fate::Go, Fate::Go),
+            (State::Draining, Fate::Go, Fate::Anew),
+            (State::Blackholed, Fate::Blackholed, Fate::Blackholed),
+            (State::Moved, Fate::Anew, Fate::Anew),
+            (State::Down, Fate::Anew, Fate::Anew),
+            (State::Standby, Fate::Anew, Fate::Anew),
+        ];
+        for (state, packet, syn) in cases {
+            assert_eq!(known(StateWord::new(state), 5, false), packet, "{state:?}");
+            assert_eq!(known(StateWord::new(state), 5, true), syn, "{state:?} opening");
+        }
+    }
+
+    #[test]
+    fn a_blackhole_ends_at_its_deadline() {
+        let word = StateWord::until(State::Blackholed, State::Active, 1000);
+        assert_eq!(known(word, 999, false), Fate::Blackholed);
+        assert_eq!(known(word, 1000, false), Fate::GoExpired);
+        let to_draining = StateWord::until(State::Blackholed, State::Draining, 1000);
+        assert_eq!(known(to_draining, 1000, false), Fate::GoExpired);
+        assert_eq!(known(to_draining, 1000, true), Fate::Anew);
+    }
+
+    #[test]
+    fn new_flows_go_to_active_targets_elsewhere() {
+        let active = target(StateWord::new(State::Active));
+        assert!(takes_new(&active, 0, 1));
+        assert!(!takes_new(&active, 0, 9), "out of the port it came in by");
+        assert!(takes_new(&Target { deliver: Deliver::Uplink as u8, ..active }, 0, 9));
+        assert!(!takes_new(&Target { flags: 0, ..active }, 0, 1));
+        assert!(!takes_new(&target(StateWord::new(State::Draining)), 0, 1));
+        let slept = target(StateWord::until(State::Blackholed, State::Active, 10));
+        assert!(!takes_new(&slept, 9, 1) && takes_new(&slept, 10, 1));
+    }
+
+    #[test]
+    fn another_generation_is_another_target() {
+        let t = target(StateWord::new(State::Active));
+        assert!(is_same(&t, TargetWord::new(0, 5, 3)));
+        assert!(!is_same(&t, TargetWord::new(0, 5, 4)));
+        assert!(!is_same(&Target { flags: 0, ..t }, TargetWord::new(0, 5, 3)));
+    }
+}

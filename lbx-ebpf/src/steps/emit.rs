@@ -1,0 +1,144 @@
+//! To the target: checked, rewritten, sent.
+
+use super::env::Env;
+use super::open::target;
+use super::{Outcome, clock, detour, stats};
+use crate::maps::scratch::Scratch;
+use crate::maps::{MACS, PORTS};
+use crate::packet::frame::Frame;
+use crate::packet::parse::View;
+use crate::rewrite::nat::{self, Side};
+use crate::verdict::{Action, count};
+use lbx_common::addr::{Ip, Mac};
+use lbx_common::flow::{TargetWord, idle};
+use lbx_common::fragment::MacKey;
+use lbx_common::port::{Port, flags as port_flags};
+use lbx_common::reason::Reason;
+use lbx_common::steer::slow::Slow;
+use lbx_common::steer::{fate, vlan};
+use lbx_common::target::{Deliver, Forward, Target};
+
+/// Where a packet goes and on whose behalf.
+#[derive(Clone, Copy)]
+pub struct Load {
+    /// The target.
+    pub word: TargetWord,
+    /// Index of the service.
+    pub service: u32,
+    /// VLAN of the frame, as the rules know it.
+    pub vlan: u16,
+    /// The flow's first packet, or its first in this epoch: the moment to look after the client's MAC.
+    pub fresh: bool,
+}
+
+/// The port at an index.
+#[inline(always)]
+fn port(index: u32) -> Option<&'static Port> {
+    let at = PORTS.get_ptr(index)?;
+    // SAFETY: a non-null value pointer of an array map; user space stores single aligned words of it.
+    Some(unsafe { &*at })
+}
+
+/// Sends a packet to a target.
+#[inline(always)]
+pub fn emit<F: Frame>(frame: F, env: &Env, view: &View, load: Load) -> Outcome {
+    let index = load.word.target();
+    let target = target(index).ok_or(Reason::Internal)?;
+    if fate::returns(target, env.port_index) {
+        return Err(Reason::SelfTarget);
+    }
+    let outward = target.deliver == Deliver::Uplink as u8;
+    let exit = if outward || env.port.flags & port_flags::VLAN_FILTERING != 0 {
+        let exit = port(target.port_index as u32).ok_or(Reason::Internal)?;
+        if !exit.is_member(load.vlan) {
+            return Err(Reason::VlanNotMember);
+        }
+        Some(exit)
+    } else {
+        None
+    };
+    if target.mtu != 0 && largest_packet(frame, view) > target.mtu as u32 {
+        if !env.observe {
+            let mut note = Scratch::new(Slow::TooBig, env.port_index, load.vlan);
+            note.service = load.service as u16;
+            note.target = load.word;
+            note.mtu = target.mtu as u32;
+            note.reason = Reason::TooBig as u32;
+            let _ = detour(frame, note);
+        }
+        return Err(Reason::TooBig);
+    }
+    let bytes = frame.length();
+    let nat = target.forward == Forward::Nat as u8;
+    let address = if view.v4 { Ip::v4(target.addr4) } else { target.addr6 };
+    if nat && (view.v4 && target.addr4 == 0 || !view.v4 && address.is_unspecified()) {
+        return Err(Reason::NatNoAddress);
+    }
+    stats::target(index, |s| {
+        s.packets += 1;
+        s.bytes += bytes as u64;
+    });
+    if env.observe {
+        stats::service(load.service, |s| s.observed += 1);
+        return Err(Reason::Observed);
+    }
+    if nat {
+        let port = if target.port == 0 { view.dst_port() } else { target.port };
+        nat::translate(frame, view, Side::Destination, &address, port).ok_or(Reason::Internal)?;
+    }
+    let packet = frame.packet();
+    packet.write(0, target.mac).ok_or(Reason::Internal)?;
+    if outward && let Some(exit) = exit {
+        packet.write(6, exit.mac).ok_or(Reason::Internal)?;
+    }
+    if target.deliver == Deliver::Bridge as u8 {
+        return Ok(Action::Pass);
+    }
+    if load.fresh && !outward && env.port.flags & port_flags::LEARNING != 0 {
+        let source: Mac = packet.read(6).ok_or(Reason::Internal)?;
+        if is_news(env, source, load.vlan) {
+            return Err(Reason::Learned);
+        }
+    }
+    retag(frame, view, target).ok_or(Reason::Internal)?;
+    frame.redirect(target.port_index as u32, target.ifindex)
+}
+
+/// Bytes of the largest IP packet that will leave: of a superframe, one segment with its headers.
+#[inline(always)]
+fn largest_packet<F: Frame>(frame: F, view: &View) -> u32 {
+    let segment = frame.segment_size();
+    if F::SKB && segment != 0 { view.l4 - view.l3 + view.l4_header + segment } else { view.ip_len }
+}
+
+/// Makes the frame carry the tag the target's port wants.
+#[inline(always)]
+fn retag<F: Frame>(frame: F, view: &View, target: &Target) -> Option<()> {
+    let change = vlan::retag(view.tag, target.vlan);
+    if change.pop {
+        frame.pop_tag()?;
+    }
+    if change.push {
+        frame.push_tag(target.vlan)?;
+    }
+    Some(())
+}
+
+/// Whether the bridge has to see this client's MAC (again): its entry ages, and a redirected frame does not
+/// refresh it.
+#[inline(always)]
+fn is_news(env: &Env, mac: Mac, vlan: u16) -> bool {
+    let key = MacKey { mac, vlan, ifindex: env.port.ifindex };
+    let epoch = clock::epoch(env.control, clock::jiffies());
+    // SAFETY: a copy of a word; an entry that is reused meanwhile costs one frame by the bridge, or one less.
+    let seen = unsafe { MACS.get(key) }.copied();
+    if let Some(seen) = seen
+        && idle(epoch, seen) < env.control.learn_epochs
+    {
+        return false;
+    }
+    if MACS.insert(key, epoch, 0).is_err() {
+        count(Reason::Internal);
+    }
+    true
+}

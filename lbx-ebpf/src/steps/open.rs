@@ -1,0 +1,242 @@
+//! The first packet of a flow: a target is selected and the flow recorded.
+//!
+//! A function of its own that the verifier checks once, whatever way the packet came: first packets pay for the
+//! call, the others do not carry its code.
+
+use super::{clock, env::Env, rate, service, stats};
+use crate::atomic;
+use crate::maps::{FLOWS, MEMBERS, SLOTS, TARGETS};
+use crate::packet::parse::protocol;
+use crate::verdict::count;
+use lbx_common::algo::tcp::TcpBits;
+use lbx_common::algo::tcp::idle_class;
+use lbx_common::control::Control;
+use lbx_common::flow::{Bucket, TargetWord, bucket_one, bucket_two, flags, seal, with_class};
+use lbx_common::key;
+use lbx_common::limits::{MAX_SERVICE_TARGETS, WAYS};
+use lbx_common::reason::Reason;
+use lbx_common::service::Service;
+use lbx_common::steer::{fate, place};
+use lbx_common::target::{Forward, Target};
+
+/// How often a slot that names a target without appetite is hashed again.
+const REHASHES: u32 = 4;
+
+/// What [`open`] wants to know, in one word.
+#[derive(Clone, Copy)]
+struct Request(u64);
+
+impl Request {
+    const fn new(service: u32, port_index: u32, protocol: u8, tcp_flags: u8) -> Self {
+        Self(
+            (service & 0xffff) as u64
+                | ((port_index & 0xffff) as u64) << 16
+                | (protocol as u64) << 32
+                | (tcp_flags as u64) << 40,
+        )
+    }
+    const fn service(self) -> u32 {
+        self.0 as u32 & 0xffff
+    }
+    const fn port_index(self) -> u32 {
+        (self.0 >> 16) as u32 & 0xffff
+    }
+    const fn protocol(self) -> u8 {
+        (self.0 >> 32) as u8
+    }
+    const fn tcp_flags(self) -> u8 {
+        (self.0 >> 40) as u8
+    }
+}
+
+/// Selects a target for a new flow and records it.
+#[inline(always)]
+pub fn open(
+    hash: u64,
+    service: u32,
+    port_index: u32,
+    protocol: u8,
+    tcp_flags: u8,
+) -> Result<TargetWord, Reason> {
+    let packed = lbx_open(hash, Request::new(service, port_index, protocol, tcp_flags).0);
+    // One reason each that stops a first packet; spelt out so that no number from the wire of a call becomes
+    // an enum.
+    match (packed >> 32) as u32 {
+        SERVED => Ok(TargetWord(packed as u32)),
+        NO_TARGET => Err(Reason::NoTarget),
+        SELF_TARGET => Err(Reason::SelfTarget),
+        NAT_RATE => Err(Reason::NatRate),
+        NAT_FULL => Err(Reason::NatTableFull),
+        _ => Err(Reason::Internal),
+    }
+}
+
+const SERVED: u32 = 0;
+const NO_TARGET: u32 = 1;
+const SELF_TARGET: u32 = 2;
+const NAT_RATE: u32 = 3;
+const NAT_FULL: u32 = 4;
+const BROKEN: u32 = 5;
+
+/// Packs what went wrong.
+const fn failed(why: u32) -> u64 {
+    (why as u64) << 32
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lbx_open(hash: u64, request: u64) -> u64 {
+    let request = Request(request);
+    let Some(control) = Env::control() else { return failed(BROKEN) };
+    let Some(service) = service::service(request.service()) else { return failed(BROKEN) };
+    let now = clock::jiffies();
+    let word = match select(service, hash, now, request.port_index()) {
+        Ok(word) => word,
+        Err(why) => return failed(why),
+    };
+    stats::target(word.target(), |s| s.flows += 1);
+    let nat = service.forward == Forward::Nat as u8;
+    let tcp = request.protocol() == protocol::TCP;
+    // What an RST would end is not there: it goes where the flow would have gone, without a record.
+    if tcp && !TcpBits::records(request.tcp_flags()) {
+        return word.0 as u64;
+    }
+    if !rate::new_flow(control, request.service(), service.new_flow_rate) {
+        if nat {
+            return failed(NAT_RATE);
+        }
+        count(Reason::FlowRateLimited);
+        stats::service(request.service(), |s| s.flows_unrecorded += 1);
+        return word.0 as u64;
+    }
+    let bits = if tcp { TcpBits::open(request.tcp_flags()) } else { TcpBits::of(0) };
+    let class = if tcp {
+        idle_class(request.protocol(), bits, !nat)
+    } else {
+        // One packet is no conversation yet: it ages as a new flow until the second comes.
+        lbx_common::flow::IdleClass::New
+    };
+    let entry_flags = with_class(bits.put(if nat { flags::NAT } else { 0 }), class);
+    match record(control, hash, word, clock::epoch(control, now), entry_flags) {
+        Ok(()) => {
+            count(Reason::FlowRecorded);
+            stats::service(request.service(), |s| s.flows_recorded += 1);
+            word.0 as u64
+        }
+        Err(_) if nat => failed(NAT_FULL),
+        Err(reason) => {
+            count(reason);
+            stats::service(request.service(), |s| s.flows_unrecorded += 1);
+            word.0 as u64
+        }
+    }
+}
+
+/// The target at an index.
+#[inline(always)]
+pub fn target(index: u32) -> Option<&'static Target> {
+    let at = TARGETS.get_ptr(index)?;
+    // SAFETY: a non-null value pointer of an array map, aligned to a cache line. User space stores single
+    // aligned fields; the state, which decides, is read once by whoever decides.
+    Some(unsafe { &*at })
+}
+
+/// A slot of the pool of tables.
+#[inline(always)]
+fn slot(index: u32) -> TargetWord {
+    let Some(at) = SLOTS.get_ptr(index >> 1) else { return TargetWord::NONE };
+    // SAFETY: a non-null value pointer of an array map, read as a copy of two words.
+    let [low, high] = unsafe { *at };
+    TargetWord(if index & 1 == 0 { low } else { high })
+}
+
+/// The slot of the flow; if its target takes no new flows, a few others; then all targets, from a place that
+/// depends on the flow: the same flow finds the same target as long as nothing changes.
+#[inline(always)]
+fn select(service: &Service, hash: u64, now: u64, ingress: u32) -> Result<TargetWord, u32> {
+    let mut why = NO_TARGET;
+    let len = service.table_len;
+    let mut n = 0;
+    while n <= REHASHES && len != 0 {
+        let h = if n == 0 { hash } else { key::rehash(hash, n) };
+        let word = slot(service.table_base.wrapping_add(key::slot(h, len)));
+        if let Some(target) = target(word.target())
+            && fate::is_same(target, word)
+        {
+            if fate::takes_new(target, now, ingress) {
+                if n != 0 {
+                    count(Reason::SlotRehashed);
+                }
+                return Ok(word);
+            }
+            if fate::returns(target, ingress) {
+                why = SELF_TARGET;
+            }
+        }
+        n += 1;
+    }
+    let members = service.members as u32;
+    let start = key::slot(key::rehash(hash, n), members);
+    let mut n = 0;
+    while n < MAX_SERVICE_TARGETS && n < members {
+        let mut place = start + n;
+        if place >= members {
+            place -= members;
+        }
+        let Some(at) = MEMBERS.get_ptr(service.members_first.wrapping_add(place)) else { break };
+        // SAFETY: a non-null value pointer of an array map, read as a copy of a word.
+        let index = unsafe { *at };
+        if let Some(target) = target(index) {
+            if fate::takes_new(target, now, ingress) {
+                count(Reason::SlotRehashed);
+                return Ok(TargetWord::new(index as u16, 0, target.generation));
+            }
+            if fate::returns(target, ingress) {
+                why = SELF_TARGET;
+            }
+        }
+        n += 1;
+    }
+    Err(why)
+}
+
+/// Writes the flow into one of its two buckets.
+#[inline(always)]
+fn record(
+    control: &Control,
+    hash: u64,
+    word: TargetWord,
+    epoch: u16,
+    entry_flags: u16,
+) -> Result<(), Reason> {
+    let mask = control.bucket_mask;
+    let one = FLOWS.get_ptr_mut(bucket_one(hash, mask)).ok_or(Reason::FlowUnrecorded)?;
+    let two = FLOWS.get_ptr_mut(bucket_two(hash, mask)).ok_or(Reason::FlowUnrecorded)?;
+    // SAFETY: both are values of the map. Other CPUs store meanwhile; what is decided on a stale field is put
+    // right by the compare-and-swap below.
+    let found = unsafe { place::place(&*one, &*two, epoch, &control.idle) }.ok_or(Reason::FlowUnrecorded)?;
+    let bucket: *mut Bucket = if found.second { two } else { one };
+    let way = (found.way & (WAYS - 1)) as usize;
+    // SAFETY: way < 4 lies within the bucket; the seal is an aligned word. Of two CPUs that swap a used entry's
+    // seal one succeeds. Two that find the same free entry both go on; the seal of one and the target of the
+    // other match no flow, which is what the seal is for, and the check at the end tells at least one of them.
+    let kept = unsafe {
+        let entry = &raw mut (*bucket).ways[way];
+        let old = core::ptr::read_volatile(&raw const (*entry).seal);
+        if !atomic::compare_exchange(&raw mut (*entry).seal, old, 0) {
+            return Err(Reason::FlowRaced);
+        }
+        core::ptr::write_volatile(&raw mut (*entry).target, word);
+        core::ptr::write_volatile(&raw mut (*entry).epoch, epoch);
+        core::ptr::write_volatile(&raw mut (*entry).flags, entry_flags);
+        atomic::exchange(&raw mut (*entry).seal, seal(hash, word));
+        core::ptr::read_volatile(&raw const (*entry).target) == word
+    };
+    if !kept {
+        return Err(Reason::FlowRaced);
+    }
+    if found.evicts {
+        count(Reason::FlowEvicted);
+    }
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! A packet of a service: its flow, the target of the flow, and on to it.
+
+use super::emit::{self, Load};
+use super::env::Env;
+use super::flow::{self, Hit};
+use super::open::{self, target};
+use super::service::{self, Query};
+use super::{Outcome, clock, detour, stats};
+use crate::maps::scratch::Scratch;
+use crate::packet::frame::Frame;
+use crate::packet::parse::{View, protocol};
+use crate::verdict::count;
+use lbx_common::algo::tcp::{Direction, packet as tcp};
+use lbx_common::flow::{ColdFlow, TargetWord};
+use lbx_common::key::{FlowKey, scope};
+use lbx_common::reason::Reason;
+use lbx_common::service::{AddressEntry, flags};
+use lbx_common::steer::fate::{self, Fate};
+use lbx_common::steer::slow::Slow;
+
+/// Finds the service and steers the packet. `vlan`: the frame's, as the rules know it.
+#[inline(always)]
+pub fn serve<F: Frame>(frame: F, env: &Env, entry: &AddressEntry, view: &View, vlan: u16) -> Outcome {
+    let port = u16::from_be(view.dst_port());
+    let query = Query::new(view.protocol, false, vlan, env.port.switch, port);
+    let index = service::rule(entry, query).ok_or(Reason::NotAService)?;
+    let service = service::service(index).ok_or(Reason::Internal)?;
+    if service.flags & flags::ACTIVE == 0 {
+        return Err(Reason::Suspended);
+    }
+    let outcome =
+        if env.port.is_member(vlan) { flow(frame, env, view, vlan, index) } else { Err(Reason::VlanIngress) };
+    if let Err(reason) = outcome {
+        if matches!(reason.kind(), lbx_common::reason::Kind::Drop) {
+            stats::service(index, |s| s.drops += 1);
+        }
+        if matches!(reason, Reason::NoTarget) && service.flags & flags::REJECT != 0 && !env.observe {
+            let mut note = Scratch::new(Slow::Reject, env.port_index, vlan);
+            note.service = index as u16;
+            note.reason = reason as u32;
+            let _ = detour(frame, note);
+        }
+    }
+    outcome
+}
+
+/// The key of the view's flow.
+#[inline(always)]
+pub fn flow_key(env: &Env, view: &View, vlan: u16) -> FlowKey {
+    FlowKey {
+        src: view.src,
+        dst: view.dst,
+        ports: view.ports,
+        scope: scope(view.protocol, vlan, env.port.switch),
+    }
+}
+
+/// Finds or opens the flow and sends the packet after it.
+#[inline(always)]
+fn flow<F: Frame>(frame: F, env: &Env, view: &View, vlan: u16, service: u32) -> Outcome {
+    let key = flow_key(env, view, vlan);
+    let hash = key.hash(&env.control.secret);
+    let now = clock::jiffies();
+    let (word, fresh) = match known(env, view, &key, hash, now, service)? {
+        Some(known) => known,
+        None => (open::open(hash, service, env.port_index, view.protocol, view.tcp_flags)?, true),
+    };
+    emit::emit(frame, env, view, Load { word, service, vlan, fresh })
+}
+
+/// What a recorded flow is bound to, and whether this is its first packet of the epoch; `None` if the flow is
+/// not recorded or has to be selected anew.
+#[inline(always)]
+fn known(
+    env: &Env,
+    view: &View,
+    key: &FlowKey,
+    hash: u64,
+    now: u64,
+    service: u32,
+) -> Result<Option<(TargetWord, bool)>, Reason> {
+    let Some(hit) = flow::find(env.control, hash) else { return Ok(None) };
+    let opens = view.protocol == protocol::TCP && view.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
+    match decide(&hit, view, now, opens) {
+        Fate::Go => {}
+        Fate::GoExpired => count(Reason::BlackholeExpired),
+        Fate::Blackholed => {
+            stats::target(hit.word.target(), |s| s.drops += 1);
+            return Err(Reason::Blackholed);
+        }
+        Fate::Anew => {
+            hit.forget(hash);
+            count(if opens { Reason::FlowClosed } else { Reason::FlowReselected });
+            return Ok(None);
+        }
+    }
+    let fresh =
+        hit.touch(clock::epoch(env.control, now), view.protocol, view.tcp_flags, Direction::ToServer, || {
+            ColdFlow { key: *key, service: service as u16, port: env.port_index as u16, born: now as u32 }
+        });
+    Ok(Some((hit.word, fresh)))
+}
+
+/// What becomes of a packet of a recorded flow.
+#[inline(always)]
+fn decide(hit: &Hit, view: &View, now: u64, opens: bool) -> Fate {
+    let Some(target) = target(hit.word.target()) else { return Fate::Anew };
+    if !fate::is_same(target, hit.word) || opens && hit.reopened(view.tcp_flags) {
+        return Fate::Anew;
+    }
+    // SAFETY: an aligned word of the target; read once, it is all that decides.
+    let state = unsafe { core::ptr::read_volatile(&raw const target.state) };
+    fate::known(state, now, opens)
+}

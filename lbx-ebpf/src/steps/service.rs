@@ -1,0 +1,112 @@
+//! Is the packet about a service?
+
+use crate::maps::{ADDRESSES, MORE_RULES, SERVICES};
+use lbx_common::addr::{Ip, Mac};
+use lbx_common::control::{AddressSelect, Control};
+use lbx_common::limits::MAX_RULES_PER_ADDRESS;
+use lbx_common::port::Port;
+use lbx_common::service::{AddressEntry, Rule, Service, address_slot, rule_flags};
+
+/// The entry of an address, if it has one: a single probe, the seed leaves no collisions.
+#[inline(always)]
+pub fn address(control: &Control, addr: &Ip) -> Option<&'static AddressEntry> {
+    // SAFETY: an aligned word of the control block; read once, so that seed and base are of one generation.
+    let select: AddressSelect = unsafe { core::ptr::read_volatile(&raw const control.addresses) };
+    let slot = address_slot(addr, select.seed()).wrapping_add(select.base());
+    let at = ADDRESSES.get_ptr(slot)?;
+    // SAFETY: a non-null value pointer of an array map. User space writes only to the generation that is not
+    // in force.
+    let entry: &'static AddressEntry = unsafe { &*at };
+    (entry.addr == *addr).then_some(entry)
+}
+
+/// What rules are matched by, in one word: protocol (bits 0-7), BACK (8), VLAN (16-31), switch (32-47), port
+/// in host order (48-63).
+#[derive(Clone, Copy)]
+pub struct Query(u64);
+
+impl Query {
+    /// Packs it. `back`: among the ways back rather than the services.
+    #[inline(always)]
+    pub const fn new(protocol: u8, back: bool, vlan: u16, switch: u16, port: u16) -> Self {
+        Self(
+            protocol as u64
+                | (back as u64) << 8
+                | (vlan as u64) << 16
+                | (switch as u64) << 32
+                | (port as u64) << 48,
+        )
+    }
+
+    #[inline(always)]
+    const fn matches(self, rule: &Rule) -> bool {
+        let Self(q) = self;
+        (rule.flags & rule_flags::BACK != 0) == (q & 0x100 != 0)
+            && rule.matches(q as u8, (q >> 16) as u16, (q >> 32) as u16, (q >> 48) as u16)
+    }
+}
+
+/// No rule: [`more_rules`] returns it.
+const NO_RULE: u32 = u32::MAX;
+
+/// Index of the service (or way back) a packet to (or from) the address belongs to.
+#[inline(always)]
+pub fn rule(entry: &AddressEntry, query: Query) -> Option<u32> {
+    // Written out: a loop would make the verifier walk the rest of the program once per rule.
+    if query.matches(&entry.rules[0]) {
+        return Some(entry.rules[0].index as u32);
+    }
+    if query.matches(&entry.rules[1]) {
+        return Some(entry.rules[1].index as u32);
+    }
+    if query.matches(&entry.rules[2]) {
+        return Some(entry.rules[2].index as u32);
+    }
+    if entry.more_count == 0 {
+        return None;
+    }
+    let index = lbx_more_rules(query.0, entry.more_first as u32, entry.more_count as u32);
+    (index != NO_RULE).then_some(index)
+}
+
+/// The rules that did not fit beside their address. A function of its own, verified once: only addresses with
+/// more than three rules pay for the call.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lbx_more_rules(query: u64, first: u32, count: u32) -> u32 {
+    let query = Query(query);
+    let mut n = 0;
+    while n < MAX_RULES_PER_ADDRESS && n < count {
+        let Some(at) = MORE_RULES.get_ptr(first.wrapping_add(n)) else { return NO_RULE };
+        // SAFETY: a non-null value pointer of an array map, read as a copy.
+        let rule = unsafe { *at };
+        if query.matches(&rule) {
+            return rule.index as u32;
+        }
+        n += 1;
+    }
+    NO_RULE
+}
+
+/// Whether the address has any service on the VLAN and switch: its malformed packets are then ours to drop.
+#[inline(always)]
+pub fn covers(entry: &AddressEntry, vlan: u16, switch: u16) -> bool {
+    let on = |rule: &Rule| {
+        rule.protocol != 0 && rule.flags & rule_flags::BACK == 0 && rule.vlan == vlan && rule.switch == switch
+    };
+    on(&entry.rules[0]) || on(&entry.rules[1]) || on(&entry.rules[2])
+}
+
+/// The service at an index.
+#[inline(always)]
+pub fn service(index: u32) -> Option<&'static Service> {
+    let at = SERVICES.get_ptr(index)?;
+    // SAFETY: a non-null value pointer of an array map; user space stores single aligned words of it.
+    Some(unsafe { &*at })
+}
+
+/// Whether a frame is addressed to the switch, so that it has not been steered yet (and is not a VM's own).
+#[inline(always)]
+pub fn addressed(port: &Port, dst: &Mac) -> bool {
+    *dst == port.switch_mac || *dst == port.mac
+}
