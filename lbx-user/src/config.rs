@@ -14,7 +14,7 @@ mod overlap;
 mod service;
 #[cfg(test)]
 mod tests;
-mod units;
+pub(crate) mod units;
 
 use std::path::Path;
 
