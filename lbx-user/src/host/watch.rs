@@ -3,7 +3,7 @@
 use std::io;
 
 use futures_util::StreamExt;
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::NetlinkPayload;
 use tokio::sync::mpsc;
@@ -31,7 +31,8 @@ pub enum Event {
     },
     /// A route came or went.
     Route,
-    /// The kernel had more to say than was read in time: look at everything again.
+    /// Ports or VLANs of a bridge changed, or the kernel had more to say than was read in time: look at
+    /// everything again.
     Resync,
 }
 
@@ -93,10 +94,14 @@ fn event(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Option<Event> {
         _ => return None,
     };
     match message {
+        // The bridge's own word on a port (its VLANs, its state) leaves out what the link is.
+        RouteNetlinkMessage::NewLink(link) if link.header.interface_family == AddressFamily::Bridge => {
+            Some(Event::Resync)
+        }
         RouteNetlinkMessage::NewLink(link) => Some(Event::Link(Box::new(read::link(link)))),
         RouteNetlinkMessage::DelLink(link) => {
             // A port that leaves its bridge is reported as deleted, for the bridge's family.
-            if link.header.interface_family == netlink_packet_route::AddressFamily::Bridge {
+            if link.header.interface_family == AddressFamily::Bridge {
                 return Some(Event::Resync);
             }
             let link = read::link(link);

@@ -88,6 +88,7 @@ fn rule(body: &Value) -> Rule {
                 if other != "limit" && rule.verdict == Verdict::Harmless {
                     rule.verdict = Verdict::Acts;
                 }
+                rule.unconditional &= matches!(other, "drop" | "reject");
                 words.push(if value.is_null() {
                     other.to_owned()
                 } else {
