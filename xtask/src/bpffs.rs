@@ -1,5 +1,6 @@
 //! The BPF file system: mounted for as long as it is needed, left as it was found.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::PathBuf;
 
@@ -67,9 +68,17 @@ impl Drop for Bpffs {
     }
 }
 
+/// Whether an entry is somebody's pin: the kernel puts its own two files there (kernel/bpf/preload).
+fn is_pin(name: &OsStr) -> bool {
+    name != "maps.debug" && name != "progs.debug"
+}
+
 /// Unmounts it, unless something is pinned there: then somebody else is using it by now.
 fn unmount() {
-    let in_use = || fs::read_dir(POINT).is_ok_and(|mut pins| pins.next().is_some());
+    let in_use = || {
+        fs::read_dir(POINT)
+            .is_ok_and(|mut pins| pins.any(|pin| pin.is_ok_and(|pin| is_pin(&pin.file_name()))))
+    };
     if mounted() && (in_use() || Cmd::new("umount").arg(POINT).root().cleanup().run().is_err()) {
         eprintln!("xtask: {POINT} is in use and stays mounted; the next run tries again");
         return;
@@ -80,6 +89,12 @@ fn unmount() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_kernels_own_files_are_no_pins() {
+        assert!(!is_pin(OsStr::new("maps.debug")) && !is_pin(OsStr::new("progs.debug")));
+        assert!(is_pin(OsStr::new("lbx")));
+    }
 
     #[test]
     fn only_a_bpf_mount_on_the_point_counts() {

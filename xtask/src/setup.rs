@@ -60,10 +60,12 @@ impl Plan {
 
     fn print(&self) {
         let toolchain = toolchain::channel();
-        let wanted = toolchain::COMPONENTS.join(", ");
+        let components: &[_] =
+            if self.components.is_empty() { &toolchain::COMPONENTS } else { &self.components };
+        let components = components.join(", ");
         let items = [
             Item {
-                what: format!("rustup components of {toolchain}: {wanted}"),
+                what: format!("rustup components of {toolchain}: {components}"),
                 there: self.components.is_empty(),
             },
             Item {
