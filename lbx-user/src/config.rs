@@ -49,7 +49,7 @@ impl Config {
             Problems::single(
                 &name,
                 format!("the file cannot be read: {error}"),
-                Some("give another file with --config, or start from `lbx check --example`".to_owned()),
+                Some("give another file with --config".to_owned()),
             )
         })?;
         let text = String::from_utf8(bytes).map_err(|error| {

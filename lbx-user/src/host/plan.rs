@@ -4,6 +4,7 @@ mod attach;
 mod delivery;
 mod guard;
 mod lockout;
+mod resolve;
 #[cfg(test)]
 mod tests;
 
@@ -11,3 +12,4 @@ pub use attach::{Attach, Plan, PortPlan, Role, SwitchKind, attach_plan};
 pub use delivery::{Delivered, delivery_auto};
 pub use guard::{GuardInput, Refusal, ResolvedTarget, guard_rails};
 pub use lockout::lockout;
+pub use resolve::resolve;

@@ -83,7 +83,14 @@ fn rule(body: &Value) -> Rule {
                     rule.verdict = Verdict::Acts;
                 }
             }
-            // vmap, drop, reject, queue, dnat, mangle, limit with drop, … : not harmless, or not known to be.
+            // Where a map sends a packet is not followed: it is taken to act.
+            "vmap" => {
+                rule.unconditional = false;
+                rule.verdict = Verdict::Acts;
+                let key = value.pointer("/key/meta/key").and_then(Value::as_str);
+                words.push(format!("{} vmap", key.unwrap_or("verdict")));
+            }
+            // drop, reject, queue, dnat, mangle, limit with drop, … : not harmless, or not known to be.
             other => {
                 if other != "limit" && rule.verdict == Verdict::Harmless {
                     rule.verdict = Verdict::Acts;

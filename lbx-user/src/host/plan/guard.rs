@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::attach::unsupported;
 use crate::config::checked::format_mac;
-use crate::config::{Answer, Config, Delivery, Forward, Place, Service};
+use crate::config::{Answer, Config, Delivery, Forward, Service};
 use crate::host::filters::{Finding, Source};
 use crate::host::links::{Kind, View};
 
@@ -21,6 +21,8 @@ pub struct ResolvedTarget {
     pub link: Option<u32>,
     /// The MAC that frames for it are addressed to, once known.
     pub mac: Option<[u8; 6]>,
+    /// Queues of its vNIC; 1 where that is not known.
+    pub queues: u32,
     /// Why it was not found.
     pub error: Option<String>,
 }
@@ -221,19 +223,5 @@ fn filters(
             format!("with `dsr` it answers from the VIP, and its port filters source addresses: {finding}"),
             "allow the VIP in that filter, or use `forward = \"nat\"`",
         );
-    }
-}
-
-impl ResolvedTarget {
-    /// A target that needs no looking up: a machine on the uplink's segment.
-    pub fn remote(service: &str, target: &crate::config::Target) -> Option<Self> {
-        let Place::Mac(mac) = target.place else { return None };
-        Some(Self {
-            service: service.to_owned(),
-            target: target.name(),
-            link: None,
-            mac: Some(mac),
-            error: None,
-        })
     }
 }
