@@ -1,5 +1,6 @@
 //! What the datapath decides, as plain functions: the kernel program runs them, the host tests them.
 
+pub mod back;
 pub mod fate;
 pub mod place;
 pub mod rate;

@@ -21,7 +21,7 @@ mod verdict;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use programs::{
-    clock, enter, slow_answer, slow_headers, slow_icmp, slow_reject, slow_too_big, tc, xdp as native,
+    back, clock, enter, slow_answer, slow_headers, slow_icmp, slow_reject, slow_too_big, tc, xdp as native,
 };
 
 /// Frames from outside, before the kernel makes them skbs.
@@ -100,6 +100,18 @@ pub fn lbx_xdp_too_big(ctx: XdpContext) -> u32 {
 #[classifier]
 pub fn lbx_tc_too_big(ctx: TcContext) -> i32 {
     enter::tc::<slow_too_big::TooBig>(&ctx)
+}
+
+/// Answers of nat targets, behind `xdp_tail`.
+#[xdp]
+pub fn lbx_xdp_back(ctx: XdpContext) -> u32 {
+    enter::xdp::<back::Back>(&ctx)
+}
+
+/// Answers of nat targets, behind `tc_tail`.
+#[classifier]
+pub fn lbx_tc_back(ctx: TcContext) -> i32 {
+    enter::tc::<back::Back>(&ctx)
 }
 
 #[cfg(not(target_arch = "bpf"))]

@@ -6,6 +6,7 @@
 
 pub mod scratch;
 
+use crate::steps::back::BackQuery;
 use aya_ebpf::btf_maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use lbx_common::control::Control;
@@ -124,6 +125,10 @@ pub static TC_TAIL: ProgramArray<{ SLOW_PROGRAMS as usize }> = ProgramArray::new
 /// What a program tells the one it tail-calls.
 #[btf_map(name = "scratch")]
 pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+/// What the way back is looked up by.
+#[btf_map(name = "back_query")]
+pub static BACK_QUERY: PerCpuArray<BackQuery, 1> = PerCpuArray::new();
 
 /// Token buckets: the answers at 0, then new flows by service.
 #[btf_map(name = "rates")]

@@ -1,5 +1,6 @@
 //! What each entry point runs.
 
+pub mod back;
 pub mod clock;
 pub mod enter;
 pub mod slow_answer;

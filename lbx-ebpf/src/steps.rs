@@ -103,7 +103,7 @@ fn other<F: Frame>(
             None => UNTOUCHED,
         };
     }
-    if F::SKB { back::answer(frame, packet, control, ether) } else { UNTOUCHED }
+    back::answer(frame, packet, control, ether)
 }
 
 /// ICMP and ICMPv6 types (IANA).

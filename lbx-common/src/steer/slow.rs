@@ -1,6 +1,6 @@
-//! The rare paths, each a program of its own behind a tail call.
+//! The rare paths, and the way back of nat: each a program of its own behind a tail call.
 
-/// A rare path. The number is the index in the `xdp_tail` and `tc_tail` program arrays.
+/// A path of its own. The number is the index in the `xdp_tail` and `tc_tail` program arrays.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
 pub enum Slow {
@@ -14,6 +14,8 @@ pub enum Slow {
     Reject = 3,
     /// Larger than the target's MTU.
     TooBig = 4,
+    /// From the address of a nat target: it may be the answer of a flow.
+    Back = 5,
 }
 
 /// Entries of the program arrays.
@@ -21,7 +23,8 @@ pub const SLOW_PROGRAMS: u32 = 8;
 
 impl Slow {
     /// All, by number.
-    pub const ALL: [Self; 5] = [Self::Answer, Self::Headers, Self::Icmp, Self::Reject, Self::TooBig];
+    pub const ALL: [Self; 6] =
+        [Self::Answer, Self::Headers, Self::Icmp, Self::Reject, Self::TooBig, Self::Back];
 
     /// Name of the program that goes into `xdp_tail` at this index.
     pub const fn xdp_program(self) -> &'static str {
@@ -31,6 +34,7 @@ impl Slow {
             Self::Icmp => "lbx_xdp_icmp",
             Self::Reject => "lbx_xdp_reject",
             Self::TooBig => "lbx_xdp_too_big",
+            Self::Back => "lbx_xdp_back",
         }
     }
 
@@ -42,6 +46,7 @@ impl Slow {
             Self::Icmp => "lbx_tc_icmp",
             Self::Reject => "lbx_tc_reject",
             Self::TooBig => "lbx_tc_too_big",
+            Self::Back => "lbx_tc_back",
         }
     }
 }

@@ -198,10 +198,13 @@ impl Frame for TcFrame {
             }
             self.store_raw(change.address_at, &new)?;
         } else {
-            self.store_raw(change.address_at, &change.new.0)?;
+            // A copy, so that the helper's pointer does not keep the whole change on the stack.
+            let new = change.new.0;
+            self.store_raw(change.address_at, &new)?;
         }
         if change.port_at != 0 {
-            self.store_raw(change.port_at, &change.new_port)?;
+            let new = change.new_port;
+            self.store_raw(change.port_at, &new)?;
         }
         Some(())
     }

@@ -10,6 +10,12 @@ use lbx_common::service::{AddressEntry, Rule, Service, address_slot, rule_flags}
 /// The entry of an address, if it has one: a single probe, the seed leaves no collisions.
 #[inline(always)]
 pub fn address(control: &Control, addr: &Ip) -> Option<&'static AddressEntry> {
+    address_at(control, addr).map(|(_, entry)| entry)
+}
+
+/// The slot and entry of an address, if it has one.
+#[inline(always)]
+pub fn address_at(control: &Control, addr: &Ip) -> Option<(u32, &'static AddressEntry)> {
     // SAFETY: an aligned word of the control block; read once, so that seed and base are of one generation.
     let select: AddressSelect = unsafe { core::ptr::read_volatile(&raw const control.addresses) };
     let slot = address_slot(addr, select.seed()).wrapping_add(select.base());
@@ -17,11 +23,12 @@ pub fn address(control: &Control, addr: &Ip) -> Option<&'static AddressEntry> {
     // SAFETY: a non-null value pointer of an array map. User space writes only to the generation that is not
     // in force.
     let entry: &'static AddressEntry = unsafe { &*at };
-    (entry.addr == *addr).then_some(entry)
+    (entry.addr == *addr).then_some((slot, entry))
 }
 
 /// What rules are matched by, in one word: protocol (bits 0-7), BACK (8), VLAN (16-31), switch (32-47), port
 /// in host order (48-63).
+#[repr(transparent)]
 #[derive(Clone, Copy)]
 pub struct Query(u64);
 
@@ -38,8 +45,9 @@ impl Query {
         )
     }
 
+    /// Whether a rule is about it.
     #[inline(always)]
-    const fn matches(self, rule: &Rule) -> bool {
+    pub const fn matches(self, rule: &Rule) -> bool {
         let Self(q) = self;
         (rule.flags & rule_flags::BACK != 0) == (q & 0x100 != 0)
             && rule.matches(q as u8, (q >> 16) as u16, (q >> 32) as u16, (q >> 48) as u16)

@@ -1,0 +1,63 @@
+//! The way back of `nat`: which flow an answer of a target belongs to.
+
+use crate::addr::Ip;
+use crate::key::{FlowKey, scope};
+use crate::service::Back;
+
+/// Rules of a nat target's address that the way back looks at, the inline ones included: user space refuses
+/// more.
+pub const MAX_BACK_RULES: u32 = 16;
+
+/// Service port of the flow that an answer from `source_port` belongs to (network order).
+#[inline(always)]
+pub const fn service_port(back: &Back, source_port: u16) -> u16 {
+    if back.port == 0 { source_port } else { back.port }
+}
+
+/// Key of the flow that an answer belongs to: to `client` and its port, from `source_port` of the target (ports
+/// in network order), on a switch.
+#[inline(always)]
+pub const fn forward_key(
+    back: &Back,
+    client: Ip,
+    client_port: u16,
+    source_port: u16,
+    protocol: u8,
+    switch: u16,
+) -> FlowKey {
+    let [a, b] = client_port.to_ne_bytes();
+    let [c, d] = service_port(back, source_port).to_ne_bytes();
+    FlowKey {
+        src: client,
+        dst: back.vip,
+        ports: u32::from_ne_bytes([a, b, c, d]),
+        scope: scope(protocol, back.vlan, switch),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::ports;
+    use core::net::IpAddr;
+
+    fn ip(text: &str) -> Ip {
+        text.parse::<IpAddr>().expect("an address").into()
+    }
+
+    #[test]
+    fn an_answer_leads_to_the_key_of_the_question() {
+        let back = Back { vip: ip("192.0.2.10"), port: 80_u16.to_be(), service: 3, target: 7, vlan: 10 };
+        let key = forward_key(&back, ip("198.51.100.7"), 5555_u16.to_be(), 8080_u16.to_be(), 6, 2);
+        let question = FlowKey {
+            src: ip("198.51.100.7"),
+            dst: ip("192.0.2.10"),
+            ports: ports(5555, 80),
+            scope: scope(6, 10, 2),
+        };
+        assert_eq!(key, question);
+        let keeping = Back { port: 0, ..back };
+        let kept = forward_key(&keeping, ip("198.51.100.7"), 5555_u16.to_be(), 8080_u16.to_be(), 6, 2);
+        assert_eq!(kept.service_port(), 8080);
+    }
+}
