@@ -6,8 +6,6 @@
 #![forbid(unsafe_code)]
 
 pub mod addr;
-#[cfg(any(feature = "std", test))]
-pub mod addresses;
 pub mod algo;
 pub mod control;
 pub mod flow;

@@ -129,6 +129,11 @@ impl Clock {
         read(&self.program)
     }
 
+    /// The epoch now.
+    pub fn epoch_now(&self) -> Result<u16> {
+        Ok(self.rate.epoch(self.jiffies_now()?))
+    }
+
     /// The time `after` from now, for [`lbx_common::target::StateWord::until`].
     pub fn deadline(&self, after: Duration) -> Result<u64> {
         Ok(self.jiffies_now()?.wrapping_add(self.rate.jiffies(after).max(1)))

@@ -70,9 +70,14 @@ impl<T: Pod> Array<T> {
         Ok(Self { name, base, bytes, len, stride, writable: true, element: PhantomData })
     }
 
-    /// Number of elements (a map has at least one).
+    /// Number of elements.
     pub fn len(&self) -> u32 {
         self.len
+    }
+
+    /// Whether it has none (no map of the kernel has).
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     /// Reads an element, word by word.
