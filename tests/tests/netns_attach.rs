@@ -30,7 +30,7 @@ impl Place {
         assert!(nix::unistd::geteuid().is_root(), "this test needs root: it loads BPF programs");
         bpffs::ensure().unwrap();
         let record = Record::create().unwrap();
-        let instance = Instance::new(Some(&format!("t{}", record.id()))).unwrap();
+        let instance = Instance::new(Some(&format!("{}-dp", record.id()))).unwrap();
         record.add(&Item::Dir(instance.dir().parent().unwrap().into())).unwrap();
         let ns = Netns::create(&record, "dp").unwrap();
         let links = [
@@ -92,7 +92,9 @@ impl Drop for Place {
     fn drop(&mut self) {
         // The pins first: a pinned link keeps its program alive after its namespace.
         let _ = self.ns.run(|| datapath::detach_all(&self.instance));
-        let _ = cleanup::remove(self.record.dir());
+        if let Err(e) = cleanup::remove(self.record.dir()) {
+            eprintln!("{e:#}");
+        }
     }
 }
 
@@ -159,7 +161,7 @@ fn clsact_stands_in_and_only_our_own_filter_and_qdisc_go() {
     let (p0, t0) = (place.device("p0"), place.device("t0"));
     // Somebody else's clsact with a filter of theirs on p0; none on t0.
     place.tc("qdisc add dev p0 clsact");
-    place.tc("filter add dev p0 ingress prio 7 matchall action pass");
+    place.tc("filter add dev p0 ingress prio 7 u32 match u32 0 0 flowid 1:1");
     let mut datapath = place.load(&small()).unwrap();
     for device in [&p0, &t0] {
         for _ in 0..2 {
@@ -179,7 +181,7 @@ fn clsact_stands_in_and_only_our_own_filter_and_qdisc_go() {
     assert!(!place.tc("qdisc show dev t0").contains("clsact"));
     assert!(place.tc("qdisc show dev p0").contains("clsact"), "not ours");
     let filters = place.tc("filter show dev p0 ingress");
-    assert!(filters.contains("matchall") && !filters.contains("lbx"), "{filters}");
+    assert!(filters.contains("u32") && !filters.contains("lbx"), "{filters}");
     place.tc("qdisc del dev p0 clsact");
     place.assert_clean();
 }

@@ -192,7 +192,7 @@ pub struct XdpState {
 
 /// What XDP program is on an interface, if any.
 pub fn xdp_state(ifindex: u32) -> Result<Option<XdpState>> {
-    let answers = transact(Request::new(RTM_GETLINK, 0, &ifinfo(ifindex)))
+    let answers = transact(Request::new(RTM_GETLINK, NLM_F_ACK, &ifinfo(ifindex)))
         .map_err(Error::io(format!("asking for interface {ifindex}")))?;
     Ok(answers.first().and_then(|body| parse_xdp(body.get(16..)?)))
 }

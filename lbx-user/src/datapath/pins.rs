@@ -23,6 +23,8 @@ use std::path::{Path, PathBuf};
 pub const BPFFS: &str = "/sys/fs/bpf";
 /// Source of a bpffs that lbx mounted itself: how a later `lbx detach` knows that it is ours to unmount.
 const MOUNT_SOURCE: &str = "lbx";
+/// What the kernel itself puts into a bpffs (kernel/bpf/preload).
+const PRELOADED: [&str; 2] = ["maps.debug", "progs.debug"];
 /// `BPF_FS_MAGIC` of include/uapi/linux/magic.h.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
@@ -194,7 +196,8 @@ fn mount_bpffs() -> Result<()> {
 fn unmount_bpffs() -> Result<()> {
     let mounts = fs::read_to_string("/proc/self/mounts").map_err(Error::io("reading the mounts"))?;
     let ours = last_mount_source(&mounts) == Some(MOUNT_SOURCE);
-    if !ours || !entries(Path::new(BPFFS)).is_empty() {
+    let used = entries(Path::new(BPFFS)).iter().any(|name| !PRELOADED.contains(&name.as_str()));
+    if !ours || used {
         return Ok(());
     }
     // A process that looks at it right now keeps it: not worth failing for.

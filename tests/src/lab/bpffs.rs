@@ -28,7 +28,9 @@ pub fn ensure() -> Result<()> {
 /// Unmounts it if a lab mounted it, nothing is pinned there, and no lab is left. The caller holds the lock.
 pub(super) fn restore() {
     let marker = Path::new(record::ROOT).join(MARKER);
-    let empty = || fs::read_dir(PATH).is_ok_and(|mut d| d.next().is_none());
+    // What the kernel itself puts there (kernel/bpf/preload) does not count.
+    let preloaded = |name: &std::ffi::OsStr| name == "maps.debug" || name == "progs.debug";
+    let empty = || fs::read_dir(PATH).is_ok_and(|d| d.flatten().all(|e| preloaded(&e.file_name())));
     if marker.exists()
         && cleanup::records().is_empty()
         && (!is_mounted() || (empty() && umount(PATH).is_ok()))
