@@ -113,7 +113,11 @@ pub fn remove(dir: &Path) -> Result<()> {
             Item::Netns(name) if name.starts_with(&format!("lbx-{id}-")) => netns::remove(name),
             Item::Dir(path) if bears_id(path, id) => remove_dir(path),
             Item::Cgroup(path) if bears_id(path, id) => fs::remove_dir(path).or_else(gone).context("cgroup"),
-            other => Err(anyhow::anyhow!("{other}: not of this lab")),
+            other => {
+                let _ =
+                    writeln!(std::io::stderr(), "lab {id}: left alone, does not bear the lab's id: {other}");
+                Ok(())
+            }
         };
         failed.extend(done.err().map(|e| format!("{e:#}")));
     }
@@ -124,7 +128,9 @@ pub fn remove(dir: &Path) -> Result<()> {
         anyhow::bail!("lab {id}: {}", failed.join("; "));
     }
     fs::remove_dir_all(dir).or_else(gone).with_context(|| format!("removing {}", dir.display()))?;
-    OWN.try_lock().map(|mut own| own.retain(|d| d != dir)).unwrap_or(());
+    if let Ok(mut own) = OWN.try_lock() {
+        own.retain(|d| d != dir);
+    }
     let lock = lock()?;
     bpffs::restore();
     // Both succeed only when nothing is left in them.
@@ -138,9 +144,16 @@ pub fn remove(dir: &Path) -> Result<()> {
 pub fn gc() -> Result<Vec<String>> {
     let mut removed = Vec::new();
     for dir in records() {
-        if record::living_owner(&dir).is_none() {
-            remove(&dir)?;
-            removed.extend(dir.file_name().map(|n| n.to_string_lossy().into_owned()));
+        if record::living_owner(&dir).is_some() {
+            continue;
+        }
+        match remove(&dir) {
+            Ok(()) => removed.extend(dir.file_name().map(|n| n.to_string_lossy().into_owned())),
+            // One lab that cannot be removed must not keep the others from being removed, nor a new one from
+            // starting; it is tried again next time.
+            Err(e) => {
+                let _ = writeln!(std::io::stderr(), "lab: {e:#}");
+            }
         }
     }
     // Records that never got their name hold nothing yet.
@@ -190,13 +203,17 @@ fn end_processes(items: &[Item]) {
     }
 }
 
-/// Whether a path's last component is `lbx-ID` or begins with `lbx-ID-`.
+/// Whether a path is `DIR/lbx-[LETTERS]ID[-...]` in one of the directories a lab puts things into.
+///
+/// A test may put letters (no hexadecimal digit, or it could spell another lab's id) in front of the id, to have
+/// several instances in one lab.
 fn bears_id(path: &Path, id: &str) -> bool {
-    path.file_name()
-        .and_then(|n| n.to_str())
-        .and_then(|n| n.strip_prefix("lbx-"))
-        .and_then(|n| n.strip_prefix(id))
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    let parent = path.parent().and_then(Path::to_str).unwrap_or_default();
+    let name =
+        path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_prefix("lbx-")).unwrap_or_default();
+    let name = name.trim_start_matches(|c: char| c.is_ascii_lowercase() && !c.is_ascii_hexdigit());
+    (parent == bpffs::PATH || parent == "/run" || parent.starts_with("/sys/fs/cgroup"))
+        && name.strip_prefix(id).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
 fn pins_of(id: &str) -> Vec<PathBuf> {
@@ -221,7 +238,15 @@ mod tests {
     fn only_the_labs_own_directories_bear_its_id() {
         assert!(bears_id(Path::new("/sys/fs/bpf/lbx-0a1b2c"), "0a1b2c"));
         assert!(bears_id(Path::new("/run/lbx-0a1b2c-host2"), "0a1b2c"));
-        for other in ["/run/lbx-0a1b2cd", "/run/lbx", "/", "/run/0a1b2c", "/sys/fs/bpf/lbx-0a1b2c/.."] {
+        assert!(bears_id(Path::new("/sys/fs/bpf/lbx-t0a1b2c"), "0a1b2c"));
+        for other in [
+            "/run/lbx-0a1b2cd",
+            "/run/lbx",
+            "/",
+            "/run/0a1b2c",
+            "/sys/fs/bpf/lbx-0a1b2c/..",
+            "/etc/lbx-0a1b2c",
+        ] {
             assert!(!bears_id(Path::new(other), "0a1b2c"), "{other}");
         }
     }

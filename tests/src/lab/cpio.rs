@@ -74,8 +74,11 @@ impl<W: Write> Cpio<W> {
 mod tests {
     use super::*;
 
-    /// Reads an archive back by the format's description: (name, mode, rdev, content).
-    fn read(mut archive: &[u8]) -> Vec<(String, u32, (u32, u32), Vec<u8>)> {
+    /// Name, mode, device and content.
+    type Entry = (String, u32, (u32, u32), Vec<u8>);
+
+    /// Reads an archive back by the format's description.
+    fn read(mut archive: &[u8]) -> Vec<Entry> {
         let mut out = Vec::new();
         loop {
             assert_eq!(&archive[..6], b"070701");

@@ -14,6 +14,7 @@ use super::process::Process;
 use super::record::Record;
 use super::vm::Vm;
 use crate::guest::params::Params;
+use crate::guest::pattern::hex;
 
 /// The emulator.
 pub const QEMU: &str = "qemu-system-x86_64";
@@ -141,8 +142,7 @@ pub(super) fn start(record: &Record, vm: &Vm, boot: &Boot, params: &Params) -> R
 
 /// A UUID that is as fixed as the MAC.
 pub fn uuid(mac: [u8; 6]) -> String {
-    let digits: String = mac.iter().map(|b| format!("{b:02x}")).collect();
-    format!("6c627800-0000-4000-8000-{digits}")
+    format!("6c627800-0000-4000-8000-{}", hex(&mac))
 }
 
 /// Whether an ELF file names no interpreter (program header PT_INTERP): it runs without ld.so.

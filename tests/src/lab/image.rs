@@ -143,7 +143,7 @@ fn download_and_unpack(work: &Path) -> Result<()> {
         let Some(path) = found.iter().find(|p| module_name(p) == Some(module)) else { continue };
         let to = image.join("modules").join(format!("{module}.ko"));
         unpack_module(path, &to)?;
-        order.push_str(&format!("{module}.ko\n"));
+        order.extend([module, ".ko\n"]);
     }
     if !order.contains("virtio_net") {
         bail!("no virtio_net among the modules of {package}");

@@ -30,7 +30,7 @@ impl Process {
         command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
         // Ctrl-C goes to the lab, which ends its children in order.
         command.process_group(0);
-        let (items, _) = record.items_fd();
+        let items = record.items_file();
         // SAFETY: the child writes its own line before exec, so there is no moment in which it runs unrecorded.
         // The closure only opens, reads and writes files with buffers on the stack: nothing allocates (the path is
         // short enough for std's stack buffer) and no lock is taken, as the time between fork and exec demands.

@@ -6,7 +6,6 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -93,9 +92,9 @@ impl Record {
         Ok(make())
     }
 
-    /// The descriptor that a child appends its own [`Item::Process`] line to, between fork and exec.
-    pub(super) fn items_fd(&self) -> (Arc<File>, i32) {
-        (Arc::clone(&self.items), self.items.as_raw_fd())
+    /// The file that a child appends its own [`Item::Process`] line to, between fork and exec.
+    pub(super) fn items_file(&self) -> Arc<File> {
+        Arc::clone(&self.items)
     }
 }
 

@@ -76,6 +76,9 @@ impl Lab {
     }
 
     fn build_in(record: &Record, spec: LabSpec) -> Result<Self> {
+        if spec.hosts.iter().any(|h| h.vlan_filtering) && !bridges_filter_vlans()? {
+            bail!("{NO_VLAN_FILTERING}");
+        }
         let net = Netns::create(record, "net")?;
         tools::ip(
             &net,
@@ -127,10 +130,7 @@ impl Lab {
     /// Waits until every started VM answers HTTP on its own addresses, both families, seen from the first client
     /// of its VLAN.
     pub fn wait_ready(&self) -> Result<()> {
-        self.vms
-            .iter()
-            .filter(|vm| vm.spec.start)
-            .try_for_each(|vm| self.wait_vm(vm, Duration::from_secs(60)))
+        self.vms.iter().filter(|vm| vm.spec.start).try_for_each(|vm| self.wait_vm(vm, Duration::from_mins(2)))
     }
 
     /// Waits until one VM answers.
@@ -169,7 +169,7 @@ impl Lab {
     pub fn start_vm(&mut self, name: &str) -> Result<()> {
         let record = self.record.clone();
         self.vm_mut(name)?.start(&record)?;
-        self.wait_vm(self.vm(name)?, Duration::from_secs(60))
+        self.wait_vm(self.vm(name)?, Duration::from_mins(2))
     }
 
     /// The upstream switch's forwarding table: which port (`c0`, `h0`, ...) it learnt a MAC (`02:77:..`) on.
@@ -285,9 +285,6 @@ fn add_host(net: &Netns, ns: &Netns, h: usize, spec: &HostSpec, lab: &LabSpec) -
     )?;
     lab.wire.apply(net, &format!("h{h}"))?;
     spec.offloads.apply(ns, "up0")?;
-    if spec.vlan_filtering && !bridges_filter_vlans()? {
-        bail!("{NO_VLAN_FILTERING}");
-    }
     // A kernel without VLAN filtering refuses the word even with 0.
     let filtering = if spec.vlan_filtering { " vlan_filtering 1" } else { "" };
     let mut lines = vec![
