@@ -32,20 +32,24 @@ pub struct Boot {
     pub accel: Accel,
 }
 
-/// The static `lbx-guest`: from `$LBX_GUEST`, or in `x86_64-unknown-linux-gnu/` of the target directory that the
-/// running binary is in.
+/// The static `lbx-guest`: from `$LBX_GUEST`, or the newest in the target directory that the running binary is in.
 pub fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os(BINARY_ENV) {
         return Ok(path.into());
     }
     let me = std::env::current_exe()?;
-    for dir in me.ancestors().skip(1) {
-        for profile in ["debug", "release"] {
-            let path = dir.join("x86_64-unknown-linux-gnu").join(profile).join("lbx-guest");
-            if path.exists() {
-                return Ok(path);
+    let mut found = Vec::new();
+    for dir in me.ancestors().skip(1).take(3) {
+        // `target/guest` is where xtask builds it, apart from what other RUSTFLAGS built.
+        for base in ["guest/x86_64-unknown-linux-gnu", "x86_64-unknown-linux-gnu"] {
+            for profile in ["debug", "release"] {
+                let path = dir.join(base).join(profile).join("lbx-guest");
+                found.extend(fs::metadata(&path).and_then(|m| m.modified()).map(|built| (built, path)));
             }
         }
+    }
+    if let Some((_, newest)) = found.into_iter().max() {
+        return Ok(newest);
     }
     bail!(
         "no static lbx-guest near {}; build it with\n  RUSTFLAGS=\"-C target-feature=+crt-static\" cargo build \
