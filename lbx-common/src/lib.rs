@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 pub mod addr;
+#[cfg(any(feature = "std", test))]
+pub mod addresses;
 pub mod algo;
 pub mod control;
 pub mod flow;

@@ -109,6 +109,22 @@ pub enum Error {
         /// Entries the map has.
         len: u64,
     },
+    /// No contiguous room for a table.
+    #[error(
+        "no room for a table of {len} slots: {used} of {pool} slots are in use; raise the table pool or make \
+         tables smaller"
+    )]
+    TablePool {
+        /// Slots asked for.
+        len: u32,
+        /// Slots in use.
+        used: u64,
+        /// Slots there are.
+        pool: u64,
+    },
+    /// The addresses cannot be laid out.
+    #[error("addresses: {0}")]
+    Addresses(#[from] lbx_common::addresses::BuildError),
     /// The maps were opened for reading.
     #[error("the maps are open for reading only")]
     ReadOnly,

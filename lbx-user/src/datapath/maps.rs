@@ -4,10 +4,12 @@ use super::clock::{Clock, Rate};
 use super::error::{Error, Result};
 use super::mmap::Array;
 use super::pins::Instance;
+use super::regions::{Region, first_fit};
 use super::sys;
+use lbx_common::addresses::{self, AddressSpec};
 use lbx_common::control::{AddressSelect, Control, flags};
 use lbx_common::flow::{Bucket, ColdFlow, IdleLimits, TargetWord};
-use lbx_common::limits::{ABI_VERSION, MAX_SERVICES, NAME_LEN, WAYS};
+use lbx_common::limits::{ABI_VERSION, ADDRESS_SLOTS, MAX_SERVICES, NAME_LEN, WAYS};
 use lbx_common::port::Port;
 use lbx_common::service::{AddressEntry, Back, Rule, Service, address_slot};
 use lbx_common::target::{State, StateWord, Target, Weight, weight_index};
@@ -51,7 +53,17 @@ pub struct Maps {
     pub(crate) service_stats: OwnedFd,
     pub(crate) events: OwnedFd,
     clock: Option<Clock>,
-    flipped: Mutex<Option<Instant>>,
+    pending: Mutex<Pending>,
+}
+
+/// What the writer has to remember between calls.
+#[derive(Default)]
+struct Pending {
+    /// Regions written but not yet named by their service, or just given up: service, region, until when.
+    slots: Vec<(u32, Region, Option<Instant>)>,
+    members: Vec<(u32, Region, Option<Instant>)>,
+    /// When the address table was flipped last.
+    flipped: Option<Instant>,
 }
 
 impl Maps {
@@ -109,8 +121,12 @@ impl Maps {
             service_stats: instance.open_map("service_stats")?,
             events: instance.open_map("events")?,
             clock,
-            flipped: Mutex::default(),
+            pending: Mutex::default(),
         })
+    }
+
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The control block.
@@ -199,103 +215,130 @@ impl Maps {
         self.services.get(index)
     }
 
-    /// Writes a service, the word that names its members and then the one that names its table last: what
-    /// they name must be there before.
+    /// Writes a service; its table and members must have been placed before. The word that names the table
+    /// is stored last.
     pub fn write_service(&self, index: u32, service: &Service) -> Result<()> {
-        self.services.set(index, service)
+        let before = self.services.get(index)?;
+        self.services.set(index, service)?;
+        let mut pending = self.pending();
+        let until = Some(Instant::now() + GRACE);
+        settle(&mut pending.slots, index, table_of(&before), table_of(service), until);
+        settle(&mut pending.members, index, members_of(&before), members_of(service), until);
+        Ok(())
     }
 
-    /// A slot of the pool of tables.
-    pub fn slot(&self, index: u32) -> Result<TargetWord> {
-        let pair: [u32; 2] = bytemuck::cast(self.slots.load64(index / 2, 0)?);
-        Ok(TargetWord(pair[index as usize % 2]))
+    /// The table of a service.
+    pub fn table(&self, region: Region) -> Result<Vec<TargetWord>> {
+        (region.base..region.base + region.len).map(|at| Ok(TargetWord(self.slot(at)?))).collect()
     }
 
-    /// Slots `base..base + len` of the pool.
-    pub fn table(&self, base: u32, len: u32) -> Result<Vec<TargetWord>> {
-        (base..base.saturating_add(len)).map(|index| self.slot(index)).collect()
+    fn slot(&self, at: u32) -> Result<u32> {
+        let pair = self.slots.load64(at / 2, 0)?;
+        let pair: [u32; 2] = bytemuck::cast(pair);
+        Ok(pair[at as usize % 2])
     }
 
-    /// Writes a slot with one store; answers whether it was another one.
-    pub fn write_slot(&self, index: u32, word: TargetWord) -> Result<bool> {
-        let place = self.slots.word32(index / 2, index as usize % 2)?;
-        let differs = place.load(Ordering::Relaxed) != word.0;
-        if differs {
-            place.store(word.0, Ordering::Release);
-        }
-        Ok(differs)
-    }
-
-    /// Writes a table from slot `base` on, only the slots that differ. Answers how many did.
+    /// Writes a table where it is, only the slots that differ. Answers how many did.
     pub fn write_table(&self, base: u32, table: &[TargetWord]) -> Result<u32> {
         let mut written = 0;
-        for (index, word) in (base..).zip(table) {
-            written += u32::from(self.write_slot(index, *word)?);
+        for (at, word) in (base..).zip(table) {
+            let place = self.slots.word32(at / 2, at as usize % 2)?;
+            if place.load(Ordering::Relaxed) != word.0 {
+                place.store(word.0, Ordering::Release);
+                written += 1;
+            }
         }
         Ok(written)
     }
 
-    /// Entries of the pool of members.
-    pub fn member_pool(&self) -> u32 {
-        self.members.len()
-    }
-
-    /// Target indices `first..first + len` of the pool of members.
-    pub fn members(&self, first: u32, len: u32) -> Result<Vec<u32>> {
-        (first..first.saturating_add(len)).map(|at| self.members.get(at)).collect()
-    }
-
-    /// Writes one of them.
-    pub fn write_member(&self, index: u32, target: u32) -> Result<()> {
-        self.members.set(index, &target)
-    }
-
-    /// An entry of the address table, both generations counted through.
-    pub fn address_at(&self, index: u32) -> Result<AddressEntry> {
-        self.addresses.get(index)
-    }
-
-    /// Writes an entry of the generation that is not in force. Waits first if that one was in force a moment
-    /// ago: a packet on its way may still be looked up there.
-    pub fn write_address(&self, index: u32, entry: &AddressEntry) -> Result<()> {
-        self.settle();
-        self.addresses.set(index, entry)
-    }
-
-    /// Writes a rule beyond those in the line of its address.
-    pub fn write_more_rule(&self, index: u32, rule: &Rule) -> Result<()> {
-        self.settle();
-        self.more_rules.set(index, rule)
-    }
-
-    /// A rule beyond those in the line of its address.
-    pub fn more_rule(&self, index: u32) -> Result<Rule> {
-        self.more_rules.get(index)
-    }
-
-    /// Writes a way back.
-    pub fn write_back(&self, index: u32, back: &Back) -> Result<()> {
-        self.settle();
-        self.backs.set(index, back)
-    }
-
-    /// Puts a generation of the address table in force with one store.
-    pub fn select_addresses(&self, select: AddressSelect) -> Result<()> {
-        const SELECT: usize = std::mem::offset_of!(Control, addresses) / 8;
-        self.control.word64(0, SELECT)?.store(select.0, Ordering::Release);
-        *self.flipped() = Some(Instant::now());
-        Ok(())
-    }
-
-    fn flipped(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.flipped.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until no packet can be in the generation that was in force before the last flip.
-    fn settle(&self) {
-        if let Some(at) = self.flipped().take() {
-            std::thread::sleep(GRACE.saturating_sub(at.elapsed()));
+    /// Puts a service's table in place: over the one it has if that is as long, else beside all others, to
+    /// come into force when [`Self::write_service`] names it. Answers where, and how many slots were written.
+    pub fn place_table(&self, service: u32, table: &[TargetWord]) -> Result<(Region, u32)> {
+        let len = table.len() as u32;
+        let now = table_of(&self.service(service)?);
+        if now.len == len {
+            return Ok((now, self.write_table(now.base, table)?));
         }
+        let mut pending = self.pending();
+        let mut used = self.in_use(&mut pending.slots, table_of)?;
+        let Some(base) = first_fit(&mut used, self.table_pool(), len) else {
+            let used = used.iter().map(|r| u64::from(r.len)).sum();
+            return Err(Error::TablePool { len, used, pool: self.table_pool().into() });
+        };
+        let region = Region { base, len };
+        pending.slots.push((service, region, None));
+        drop(pending);
+        Ok((region, self.write_table(base, table)?))
+    }
+
+    /// Target indices of a service.
+    pub fn members(&self, region: Region) -> Result<Vec<u32>> {
+        (region.base..region.base + region.len).map(|at| self.members.get(at)).collect()
+    }
+
+    /// Puts the target indices of a service in place, beside the ones it has unless they are the same.
+    pub fn place_members(&self, service: u32, targets: &[u32]) -> Result<Region> {
+        let len = targets.len() as u32;
+        let now = members_of(&self.service(service)?);
+        if now.len == len && self.members(now)? == targets {
+            return Ok(now);
+        }
+        let mut pending = self.pending();
+        let mut used = self.in_use(&mut pending.members, members_of)?;
+        let Some(base) = first_fit(&mut used, self.members.len(), len) else {
+            let used = used.iter().map(|r| u64::from(r.len)).sum();
+            return Err(Error::TablePool { len, used, pool: self.members.len().into() });
+        };
+        let region = Region { base, len };
+        pending.members.push((service, region, None));
+        drop(pending);
+        for (at, target) in (base..).zip(targets) {
+            self.members.set(at, target)?;
+        }
+        Ok(region)
+    }
+
+    /// Regions that services name, are about to name, or named a moment ago.
+    fn in_use(
+        &self,
+        pending: &mut Vec<(u32, Region, Option<Instant>)>,
+        of: fn(&Service) -> Region,
+    ) -> Result<Vec<Region>> {
+        let now = Instant::now();
+        pending.retain(|(_, _, until)| until.is_none_or(|until| until > now));
+        let mut used: Vec<Region> = pending.iter().map(|(_, region, _)| *region).collect();
+        for index in 0..MAX_SERVICES {
+            used.push(of(&self.service(index)?));
+        }
+        Ok(used)
+    }
+
+    /// Builds the address table anew and puts it in force with one store.
+    pub fn write_addresses(&self, specs: &[AddressSpec]) -> Result<()> {
+        const SELECT: usize = std::mem::offset_of!(Control, addresses) / 8;
+        let mut pending = self.pending();
+        let now = self.control()?.addresses;
+        let half = u32::from(now.base() == 0);
+        let built = addresses::build(specs, half)?;
+        // A packet that was being looked up when the table was flipped last may still read the other half.
+        if let Some(since) = pending.flipped.map(|at| at.elapsed())
+            && since < GRACE
+        {
+            std::thread::sleep(GRACE.saturating_sub(since));
+        }
+        for (index, back) in (built.backs_base..).zip(&built.backs) {
+            self.backs.set(index, back)?;
+        }
+        for (index, rule) in (built.rules_base..).zip(&built.more_rules) {
+            self.more_rules.set(index, rule)?;
+        }
+        for (index, entry) in (half * ADDRESS_SLOTS..).zip(&built.entries) {
+            self.addresses.set(index, entry)?;
+        }
+        let select = AddressSelect::new(built.seed, half * ADDRESS_SLOTS);
+        self.control.word64(0, SELECT)?.store(select.0, Ordering::Release);
+        pending.flipped = Some(Instant::now());
+        Ok(())
     }
 
     /// Writes the idle times.
@@ -390,6 +433,30 @@ impl Maps {
     }
 }
 
+/// Where a service's table is.
+pub fn table_of(service: &Service) -> Region {
+    Region { base: service.table_base, len: service.table_len }
+}
+
+/// Where a service's targets are listed.
+pub fn members_of(service: &Service) -> Region {
+    Region { base: service.members_first, len: service.members.into() }
+}
+
+/// A service names another region: the new one needs no reservation any more, the old one a short one.
+fn settle(
+    pending: &mut Vec<(u32, Region, Option<Instant>)>,
+    service: u32,
+    before: Region,
+    now: Region,
+    until: Option<Instant>,
+) {
+    pending.retain(|(of, _, until)| *of != service || until.is_some());
+    if before != now && before.len > 0 {
+        pending.push((service, before, until));
+    }
+}
+
 /// Looks an interface up.
 pub(crate) fn port_of(map: &OwnedFd, ifindex: u32) -> Result<Option<u32>> {
     let mut index = [0; 4];
@@ -421,5 +488,14 @@ mod tests {
         assert_eq!(text(&padded("web-1")), "web-1");
         let long = "ü".repeat(40);
         assert_eq!(text(&padded(&long)), "ü".repeat(31));
+    }
+
+    #[test]
+    fn a_region_given_up_stays_reserved_for_a_moment() {
+        let (old, new) = (Region { base: 0, len: 5 }, Region { base: 5, len: 7 });
+        let mut pending = vec![(3, new, None), (4, new, None)];
+        let until = Some(Instant::now() + GRACE);
+        settle(&mut pending, 3, old, new, until);
+        assert_eq!(pending, [(4, new, None), (3, old, until)]);
     }
 }
