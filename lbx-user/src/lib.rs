@@ -1,6 +1,7 @@
 //! The user-space half of lbx: config, measuring, control, and the loader of the kernel program.
 
 pub mod answer;
+pub mod api;
 pub mod config;
 pub mod control;
 pub mod datapath;
