@@ -39,8 +39,8 @@ impl Packet {
             return None;
         }
         // SAFETY: the bytes [at, at + size) lie between the packet's data and its end, as just checked (and
-        // as the verifier checks again); any bit pattern is a T.
-        Some(unsafe { core::ptr::read_unaligned(at as *const T) })
+        // as the verifier checks again).
+        Some(unsafe { load(at) })
     }
 
     /// Writes a value at an offset from the start of the frame, whatever its alignment there.
@@ -51,7 +51,132 @@ impl Packet {
             return None;
         }
         // SAFETY: as in `read`; nobody else refers to the packet's bytes while the program runs.
-        unsafe { core::ptr::write_unaligned(at as *mut T, value) };
+        unsafe { store(at, value) };
         Some(())
+    }
+}
+
+/// Loads a value in the largest pieces that divide its size. The kernel wants efficient unaligned access for
+/// packet pointers, but the compiler, which must not assume it, would load byte by byte.
+///
+/// # Safety
+/// `at` is the address of `size_of::<T>()` readable bytes.
+#[inline(always)]
+unsafe fn load<T: AnyBitPattern>(at: usize) -> T {
+    let mut value = T::zeroed();
+    let to = &raw mut value;
+    let size = size_of::<T>();
+    let mut done = 0;
+    // SAFETY: the pieces lie within the bytes the caller vouches for and within `value`; any bit pattern is a T.
+    unsafe {
+        while done + 4 <= size {
+            to.byte_add(done).cast::<u32>().write_unaligned(load_word(at + done));
+            done += 4;
+        }
+        if done + 2 <= size {
+            to.byte_add(done).cast::<u16>().write_unaligned(load_half(at + done));
+            done += 2;
+        }
+        if done < size {
+            to.byte_add(done).cast::<u8>().write((at as *const u8).add(done).read());
+        }
+    }
+    value
+}
+
+/// Stores a value in the largest pieces that divide its size, as [`load`] loads.
+///
+/// # Safety
+/// `at` is the address of `size_of::<T>()` writable bytes.
+#[inline(always)]
+unsafe fn store<T: NoUninit>(at: usize, value: T) {
+    let from = &raw const value;
+    let size = size_of::<T>();
+    let mut done = 0;
+    // SAFETY: as in `load`; all bytes of a NoUninit type are initialised.
+    unsafe {
+        while done + 4 <= size {
+            store_word(at + done, from.byte_add(done).cast::<u32>().read_unaligned());
+            done += 4;
+        }
+        if done + 2 <= size {
+            store_half(at + done, from.byte_add(done).cast::<u16>().read_unaligned());
+            done += 2;
+        }
+        if done < size {
+            (at as *mut u8).add(done).write(from.byte_add(done).cast::<u8>().read());
+        }
+    }
+}
+
+/// One load of 4 bytes. Safety: as for [`load`].
+#[inline(always)]
+unsafe fn load_word(at: usize) -> u32 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let value: u64;
+        // SAFETY: one load from where the caller says it may; it fills the register with zeros.
+        unsafe {
+            core::arch::asm!("{v} = *(u32 *)({at} + 0)", v = out(reg) value, at = in(reg) at,
+                options(pure, readonly, nostack));
+        }
+        value as u32
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: the caller's promise.
+    unsafe {
+        (at as *const u32).read_unaligned()
+    }
+}
+
+/// One load of 2 bytes. Safety: as for [`load`].
+#[inline(always)]
+unsafe fn load_half(at: usize) -> u16 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let value: u64;
+        // SAFETY: one load from where the caller says it may; it fills the register with zeros.
+        unsafe {
+            core::arch::asm!("{v} = *(u16 *)({at} + 0)", v = out(reg) value, at = in(reg) at,
+                options(pure, readonly, nostack));
+        }
+        value as u16
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: the caller's promise.
+    unsafe {
+        (at as *const u16).read_unaligned()
+    }
+}
+
+/// One store of 4 bytes. Safety: as for [`store`].
+#[inline(always)]
+unsafe fn store_word(at: usize, value: u32) {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: one store to where the caller says it may.
+    unsafe {
+        core::arch::asm!("*(u32 *)({at} + 0) = {v}", v = in(reg) value as u64, at = in(reg) at,
+            options(nostack));
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: the caller's promise.
+    unsafe {
+        (at as *mut u32).write_unaligned(value);
+    }
+}
+
+/// One store of 2 bytes. Safety: as for [`store`].
+#[inline(always)]
+unsafe fn store_half(at: usize, value: u16) {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: one store to where the caller says it may.
+    unsafe {
+        core::arch::asm!("*(u16 *)({at} + 0) = {v}", v = in(reg) value as u64, at = in(reg) at,
+            options(nostack));
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: the caller's promise.
+    unsafe {
+        (at as *mut u16).write_unaligned(value);
     }
 }
