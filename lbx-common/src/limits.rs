@@ -10,6 +10,8 @@ pub const MAX_TARGETS: u32 = 4096;
 pub const MAX_QUEUES: u32 = 16;
 /// Targets of one service: the bound of the deterministic last-resort scan.
 pub const MAX_SERVICE_TARGETS: u32 = 256;
+/// How often a slot that names a target without appetite is hashed again before all targets are tried.
+pub const REHASHES: u32 = 4;
 /// Ports of all switches together that lbx watches.
 pub const MAX_PORTS: u32 = 1024;
 /// Address entries of one generation of the address table (a power of two).

@@ -13,14 +13,11 @@ use lbx_common::algo::tcp::idle_class;
 use lbx_common::control::Control;
 use lbx_common::flow::{Bucket, TargetWord, bucket_one, bucket_two, flags, seal, with_class};
 use lbx_common::key;
-use lbx_common::limits::{MAX_SERVICE_TARGETS, WAYS};
+use lbx_common::limits::{MAX_SERVICE_TARGETS, REHASHES, WAYS};
 use lbx_common::reason::Reason;
 use lbx_common::service::Service;
 use lbx_common::steer::{fate, place};
 use lbx_common::target::{Forward, Target};
-
-/// How often a slot that names a target without appetite is hashed again.
-const REHASHES: u32 = 4;
 
 /// What [`open`] wants to know, in one word.
 #[derive(Clone, Copy)]

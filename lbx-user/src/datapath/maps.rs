@@ -356,6 +356,19 @@ impl Maps {
         Ok((entry.addr == addr).then_some(entry))
     }
 
+    /// All entries of the address table in force.
+    pub fn address_entries(&self) -> Result<Vec<AddressEntry>> {
+        loop {
+            let select = self.control()?.addresses;
+            let all = (select.base()..select.base() + ADDRESS_SLOTS).map(|at| self.addresses.get(at));
+            let entries: Vec<AddressEntry> = all.collect::<Result<_>>()?;
+            // Flipped meanwhile: the half that was read may be being written again.
+            if self.control()?.addresses == select {
+                return Ok(entries.into_iter().filter(|entry| !entry.addr.is_unspecified()).collect());
+            }
+        }
+    }
+
     /// All rules of an address.
     pub fn rules(&self, entry: &AddressEntry) -> Result<Vec<Rule>> {
         let mut rules: Vec<Rule> = entry.rules.iter().copied().take_while(|r| r.protocol != 0).collect();
