@@ -12,7 +12,9 @@ mod target;
 
 pub use explain::{Step, WhyFlow, WhyFlowQuery, WhyWeight, WhyWeightQuery};
 pub use plan::{AttachPlan, PortPlan, Refusal, SwitchPlan};
-pub use request::{Bypass, Changed, Problem, Reload, SetState, SetWeight, TargetRequest};
+pub use request::{
+    AttachRequest, Bypass, Changed, DetachRequest, Problem, Reload, SetState, SetWeight, TargetRequest,
+};
 pub use state::{FlowTable, PendingAttach, Port, Service, Services, Source, Status};
 pub use target::{
     Counters, Flow, FlowQuery, FlowState, Flows, Health, HealthCheck, QueueWeight, ReasonCount, Repair,

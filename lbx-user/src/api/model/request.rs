@@ -40,6 +40,28 @@ pub struct Bypass {
     pub on: bool,
 }
 
+/// POST /v1/attach.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttachRequest {
+    /// Switches of the config by name; empty: all.
+    pub switches: Vec<String>,
+    /// Also where the operator could be locked out.
+    pub yes: bool,
+    /// Take the place of foreign XDP programs.
+    pub replace: bool,
+    /// Compute and count every verdict, change no packet.
+    pub observe: bool,
+}
+
+/// POST /v1/detach: takes the programs off switches; maps and flows stay.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DetachRequest {
+    /// Switches by name.
+    pub switches: Vec<String>,
+}
+
 /// The answer to a change of a target (or of the bypass, without a target).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Changed {
