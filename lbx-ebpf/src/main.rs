@@ -9,6 +9,10 @@
     expect(internal_features, reason = "compare-and-swap: core::sync::atomic has none on bpf")
 )]
 #![expect(missing_docs, reason = "the macros of the entry points drop their documentation")]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the macros of the entry points pass the context by value"
+)]
 
 mod atomic;
 mod maps;

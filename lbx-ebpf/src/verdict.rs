@@ -53,10 +53,9 @@ fn fate(outcome: Result<Action, Reason>, observe: bool) -> Fate {
             count(reason);
             match reason.kind() {
                 Kind::Drop if observe => Fate::Pass,
-                Kind::Drop => Fate::Drop,
-                // An answer or an event is never the cause of a verdict; passing would let a packet of a
-                // service through, so it does not.
-                Kind::Answer | Kind::Event => Fate::Drop,
+                // An answer or an event is never the cause of a verdict; if it were, passing would let a packet
+                // of a service through.
+                Kind::Drop | Kind::Answer | Kind::Event => Fate::Drop,
                 Kind::Pass => Fate::Pass,
             }
         }

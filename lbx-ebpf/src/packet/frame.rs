@@ -24,6 +24,9 @@ pub trait Frame: Copy {
     /// Index in `ports` of the port the frame came in by (or, at egress, leaves by).
     fn port_index(self) -> Option<u32>;
 
+    /// Whether the port is a constant of the program rather than looked up.
+    fn port_is_known(self) -> bool;
+
     /// The tag control information of a tag that the kernel keeps beside the frame.
     fn tag_beside(self) -> Option<u16>;
 

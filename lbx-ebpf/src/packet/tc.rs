@@ -33,12 +33,6 @@ impl TcFrame {
     pub fn new(ctx: &TcContext) -> Self {
         Self(ctx.skb.skb)
     }
-
-    /// The context, for the checksum helpers.
-    #[inline(always)]
-    pub fn context(self) -> *mut __sk_buff {
-        self.0
-    }
 }
 
 /// `BPF_F_PSEUDO_HDR`: the field is part of the pseudo header.
@@ -84,6 +78,11 @@ impl Frame for TcFrame {
         // SAFETY: the context is the kernel's; the value is a copy of a word that user space replaces as a
         // whole.
         unsafe { PORT_OF.get((*self.0).ifindex).copied() }
+    }
+
+    #[inline(always)]
+    fn port_is_known(self) -> bool {
+        false
     }
 
     #[inline(always)]

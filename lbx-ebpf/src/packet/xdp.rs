@@ -65,6 +65,11 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
+    fn port_is_known(self) -> bool {
+        PORT_INDEX.load() != u32::MAX
+    }
+
+    #[inline(always)]
     fn tag_beside(self) -> Option<u16> {
         None
     }

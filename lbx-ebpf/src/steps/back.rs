@@ -59,7 +59,11 @@ pub fn answer<F: Frame>(
     ether: &Ether,
 ) -> (Outcome, bool) {
     if !F::SKB {
-        // At XDP the port is a constant and cheaper to ask than the address.
+        // At XDP the port is a constant and cheaper to ask than the address. Where it is not (generic, on the
+        // bridge), nothing is translated: checksums may be partial there.
+        if !frame.port_is_known() {
+            return UNTOUCHED;
+        }
         match port(frame, control) {
             Some(env) if env.port.flags & port_flags::NAT_TARGETS != 0 => {}
             _ => return UNTOUCHED,

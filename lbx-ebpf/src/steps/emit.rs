@@ -1,7 +1,6 @@
 //! To the target: checked, rewritten, sent.
 
 use super::env::Env;
-use super::open::target;
 use super::{Outcome, clock, detour, stats};
 use crate::maps::scratch::Scratch;
 use crate::maps::{MACS, PORTS};
@@ -23,6 +22,8 @@ use lbx_common::target::{Deliver, Forward, Target};
 pub struct Load {
     /// The target.
     pub word: TargetWord,
+    /// Its entry.
+    pub target: &'static Target,
     /// Index of the service.
     pub service: u32,
     /// VLAN of the frame, as the rules know it.
@@ -43,7 +44,7 @@ fn port(index: u32) -> Option<&'static Port> {
 #[inline(always)]
 pub fn emit<F: Frame>(frame: F, env: &Env, view: &View, load: Load) -> Outcome {
     let index = load.word.target();
-    let target = target(index).ok_or(Reason::Internal)?;
+    let target = load.target;
     if fate::returns(target, env.port_index) {
         return Err(Reason::SelfTarget);
     }

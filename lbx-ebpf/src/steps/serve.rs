@@ -17,6 +17,7 @@ use lbx_common::reason::Reason;
 use lbx_common::service::{AddressEntry, flags};
 use lbx_common::steer::fate::{self, Fate};
 use lbx_common::steer::slow::Slow;
+use lbx_common::target::Target;
 
 /// Finds the service and steers the packet. `vlan`: the frame's, as the rules know it.
 #[inline(always)]
@@ -61,11 +62,14 @@ fn flow<F: Frame>(frame: F, env: &Env, view: &View, vlan: u16, service: u32) -> 
     let key = flow_key(env, view, vlan);
     let hash = key.hash(&env.control.secret);
     let now = clock::jiffies();
-    let (word, fresh) = match known(env, view, &key, hash, now, service)? {
-        Some(known) => known,
-        None => (open::open(hash, service, env.port_index, view.protocol, view.tcp_flags)?, true),
+    let load = if let Some((word, target, fresh)) = known(env, view, &key, hash, now, service)? {
+        Load { word, target, service, vlan, fresh }
+    } else {
+        let word = open::open(hash, service, env.port_index, view.protocol, view.tcp_flags)?;
+        let target = target(word.target()).ok_or(Reason::Internal)?;
+        Load { word, target, service, vlan, fresh: true }
     };
-    emit::emit(frame, env, view, Load { word, service, vlan, fresh })
+    emit::emit(frame, env, view, load)
 }
 
 /// What a recorded flow is bound to, and whether this is its first packet of the epoch; `None` if the flow is
@@ -78,37 +82,39 @@ fn known(
     hash: u64,
     now: u64,
     service: u32,
-) -> Result<Option<(TargetWord, bool)>, Reason> {
+) -> Result<Option<(TargetWord, &'static Target, bool)>, Reason> {
     let Some(hit) = flow::find(env.control, hash) else { return Ok(None) };
     let opens = view.protocol == protocol::TCP && view.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
-    match decide(&hit, view, now, opens) {
+    let reopened = opens && hit.reopened(view.tcp_flags);
+    let target = match target(hit.word.target()) {
+        Some(target) if fate::is_same(target, hit.word) && !reopened => target,
+        _ => return Ok(anew(&hit, hash, reopened)),
+    };
+    // SAFETY: an aligned word of the target; read once, it is all that decides.
+    let state = unsafe { core::ptr::read_volatile(&raw const target.state) };
+    match fate::known(state, now, opens) {
         Fate::Go => {}
         Fate::GoExpired => count(Reason::BlackholeExpired),
         Fate::Blackholed => {
             stats::target(hit.word.target(), |s| s.drops += 1);
             return Err(Reason::Blackholed);
         }
-        Fate::Anew => {
-            hit.forget(hash);
-            count(if opens { Reason::FlowClosed } else { Reason::FlowReselected });
-            return Ok(None);
-        }
+        Fate::Anew => return Ok(anew(&hit, hash, reopened)),
     }
-    let fresh =
-        hit.touch(clock::epoch(env.control, now), view.protocol, view.tcp_flags, Direction::ToServer, || {
-            ColdFlow { key: *key, service: service as u16, port: env.port_index as u16, born: now as u32 }
-        });
-    Ok(Some((hit.word, fresh)))
+    let epoch = clock::epoch(env.control, now);
+    let fresh = hit.touch(epoch, view.protocol, view.tcp_flags, Direction::ToServer, || ColdFlow {
+        key: *key,
+        service: service as u16,
+        port: env.port_index as u16,
+        born: now as u32,
+    });
+    Ok(Some((hit.word, target, fresh)))
 }
 
-/// What becomes of a packet of a recorded flow.
+/// Lets go of a flow that is selected anew: `reopened`, because its connection ended and another began.
 #[inline(always)]
-fn decide(hit: &Hit, view: &View, now: u64, opens: bool) -> Fate {
-    let Some(target) = target(hit.word.target()) else { return Fate::Anew };
-    if !fate::is_same(target, hit.word) || opens && hit.reopened(view.tcp_flags) {
-        return Fate::Anew;
-    }
-    // SAFETY: an aligned word of the target; read once, it is all that decides.
-    let state = unsafe { core::ptr::read_volatile(&raw const target.state) };
-    fate::known(state, now, opens)
+fn anew<T>(hit: &Hit, hash: u64, reopened: bool) -> Option<T> {
+    hit.forget(hash);
+    count(if reopened { Reason::FlowClosed } else { Reason::FlowReselected });
+    None
 }
