@@ -9,5 +9,9 @@ use aya_ebpf::programs::TcContext;
 #[inline(always)]
 pub fn run(ctx: &TcContext) -> i32 {
     let (outcome, observe) = steps::steer(TcFrame::new(ctx));
+    #[cfg(feature = "log")]
+    if let Err(reason) = outcome {
+        aya_log_ebpf::debug!(ctx, "tc: reason {}, observing {}", reason as u8, observe as u8);
+    }
     verdict::tc(outcome, observe)
 }

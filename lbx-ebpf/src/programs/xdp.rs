@@ -9,5 +9,9 @@ use aya_ebpf::programs::XdpContext;
 #[inline(always)]
 pub fn run(ctx: &XdpContext) -> u32 {
     let (outcome, observe) = steps::steer(XdpFrame::new(ctx));
+    #[cfg(feature = "log")]
+    if let Err(reason) = outcome {
+        aya_log_ebpf::debug!(ctx, "xdp: reason {}, observing {}", reason as u8, observe as u8);
+    }
     verdict::xdp(outcome, observe)
 }

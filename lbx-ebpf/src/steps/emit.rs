@@ -92,7 +92,9 @@ pub fn emit<F: Frame>(frame: F, env: &Env, view: &View, load: Load) -> Outcome {
     if outward && let Some(exit) = exit {
         packet.write(6, exit.mac).ok_or(Reason::Internal)?;
     }
-    if target.deliver == Deliver::Bridge as u8 {
+    // What XDP sees on the switch device has left the bridge already: only a redirect gets it to a port.
+    let above_bridge = !F::SKB && env.port.flags & port_flags::SWITCH != 0;
+    if target.deliver == Deliver::Bridge as u8 && !above_bridge {
         return Ok(Action::Pass);
     }
     if load.fresh && !outward && env.port.flags & port_flags::LEARNING != 0 {
