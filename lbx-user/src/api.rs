@@ -3,3 +3,8 @@
 
 pub mod client;
 pub mod model;
+
+mod routes;
+pub mod server;
+
+pub use server::{Server, serve};

@@ -4,6 +4,8 @@ pub mod answer;
 pub mod api;
 pub mod config;
 pub mod control;
+pub mod daemon;
 pub mod datapath;
 pub mod host;
+pub mod measure;
 pub mod view;

@@ -5,22 +5,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lbx_common::addr::Ip;
+use lbx_common::addresses::AddressSpec;
 use lbx_common::algo::maglev::Entry;
-use lbx_common::limits::MAX_QUEUES;
+use lbx_common::limits::{MAX_QUEUES, MAX_SERVICE_TARGETS};
 use lbx_common::port;
 use lbx_common::service::{self, Service};
 use lbx_common::target::{self, Forward, State, StateWord, Target, Weight};
 
-use super::addresses::Placed;
+use super::addresses::{self, Placed};
 use super::desired::{Desired, ServiceWant, StateWant, TargetWant};
-use super::index::{FlowTargets, Names, next_generation};
-use super::pool::Pool;
-use super::store::{Named, Store};
+use super::index::{FlowTargets, Names, map_name, next_generation};
+use super::store::Store;
 use super::tables::{self, Repair};
+use crate::datapath::{members_of, table_of};
 
 /// What a pass did.
 #[derive(Debug, Clone, Default)]
@@ -34,21 +34,19 @@ pub struct Outcome {
 pub struct Reconciler {
     built: BTreeMap<String, Vec<Entry>>,
     repairs: BTreeMap<String, Repair>,
-    pub(super) lines: Option<super::addresses::Lines>,
+    addresses: Option<Vec<AddressSpec>>,
 }
 
 /// What a pass knows while it runs.
-pub(super) struct Pass<'a, S> {
-    pub(super) store: &'a mut S,
+struct Pass<'a, S> {
+    store: &'a mut S,
     names: Names,
     in_flows: FlowTargets,
     /// Index by ifindex.
     ports: BTreeMap<u32, u16>,
     /// Number by name.
     switches: BTreeMap<String, u16>,
-    members: Pool,
-    slots: Pool,
-    pub(super) changes: Vec<String>,
+    changes: Vec<String>,
 }
 
 impl Reconciler {
@@ -83,9 +81,14 @@ impl Reconciler {
         for ((want, (index, _)), targets) in want.services.iter().zip(&indices).zip(&places) {
             placed.push(Placed { want, index: *index, switch: pass.switch(&want.switch)?, targets });
         }
-        self.put_addresses(&mut pass, &placed)?;
-        if pass.store.control()?.idle != want.control.idle {
-            pass.store.put_idle(want.control.idle)?;
+        let specs = addresses::specs(&placed);
+        if self.addresses.as_ref() != Some(&specs) {
+            pass.store.write_addresses(&specs)?;
+            pass.changes.push(format!("address table: {} addresses in force", specs.len()));
+            self.addresses = Some(specs);
+        }
+        if pass.store.idle()? != want.control.idle {
+            pass.store.set_idle(want.control.idle)?;
             pass.changes.push("idle times changed".to_owned());
         }
         pass.retire(want)?;
@@ -101,7 +104,7 @@ impl Reconciler {
     pub fn apply_states(&self, store: &mut impl Store, want: &Desired) -> Result<()> {
         let names = Names::adopt(store)?;
         for (service, target) in want.targets() {
-            if let Some(index) = names.targets.get(&target.full_name(&service.name)) {
+            if let Some(index) = names.targets.get(&map_name(&target.full_name(&service.name))) {
                 put_state(store, *index, target.state)?;
             }
         }
@@ -126,25 +129,19 @@ impl Reconciler {
             switch: pass.switch(&want.switch)?,
             ..old
         };
-        let list: Vec<u16> = targets.iter().map(|(index, _)| *index).collect();
-        let current = pass.store.members(old.members_first, u32::from(old.members))?;
-        if current != list {
-            ensure!(
-                list.len() <= lbx_common::limits::MAX_SERVICE_TARGETS as usize,
-                "{} targets; at most {} are possible",
-                list.len(),
-                lbx_common::limits::MAX_SERVICE_TARGETS,
-            );
-            let first =
-                pass.members.allocate(list.len() as u32).context("no room for its list of targets")?;
-            for (n, target) in list.iter().enumerate() {
-                pass.store.put_member(first + n as u32, *target)?;
-            }
-            (new.members_first, new.members) = (first, list.len() as u16);
+        let list: Vec<u32> = targets.iter().map(|(index, _)| u32::from(*index)).collect();
+        ensure!(
+            list.len() <= MAX_SERVICE_TARGETS as usize,
+            "{} targets; at most {MAX_SERVICE_TARGETS} are possible",
+            list.len(),
+        );
+        if pass.store.members(members_of(&old))? != list {
+            let region = pass.store.place_members(index, &list)?;
+            (new.members_first, new.members) = (region.base, region.len as u16);
         }
-        self.put_table(pass, want, targets, &old, &mut new)?;
+        self.put_table(pass, want, (index, targets), &old, &mut new)?;
         if new != old {
-            pass.store.put_service(index, &new)?;
+            pass.store.write_service(index, &new)?;
             let about = want.suspended.as_deref().map_or(String::new(), |why| format!(" (suspended: {why})"));
             pass.changes.push(format!("service {} written{about}", want.name));
         }
@@ -155,7 +152,7 @@ impl Reconciler {
         &mut self,
         pass: &mut Pass<'_, impl Store>,
         want: &ServiceWant,
-        targets: &[(u16, u8)],
+        (index, targets): (u16, &[(u16, u8)]),
         old: &Service,
         new: &mut Service,
     ) -> Result<()> {
@@ -173,20 +170,12 @@ impl Reconciler {
         if in_place && self.built.get(&want.name) == Some(&entries) {
             return Ok(());
         }
-        let current = if in_place { Some(pass.store.slots(old.table_base, old.table_len)?) } else { None };
+        let current = if in_place { Some(pass.store.table(table_of(old))?) } else { None };
         let (table, repair) = tables::next(current.as_deref(), &entries, want.table_size);
-        let base = match current {
-            Some(_) => old.table_base,
-            None => pass.slots.allocate(want.table_size).with_context(|| {
-                format!("no room for a table of {} slots; use smaller ones (table_size)", want.table_size)
-            })?,
-        };
-        for (n, word) in table.iter().enumerate() {
-            if current.as_ref().is_none_or(|current| current[n] != *word) {
-                pass.store.put_slot(base + n as u32, *word)?;
-            }
+        if current.as_ref() != Some(&table) {
+            let region = pass.store.place_table(index, &table)?;
+            (new.table_base, new.table_len) = (region.base, region.len);
         }
-        (new.table_base, new.table_len) = (base, want.table_size);
         if repair.moved > 0 {
             pass.changes.push(format!(
                 "table of {}: {} of {} slots moved ({} necessary) in {} µs",
@@ -201,23 +190,13 @@ impl Reconciler {
 
 impl<'a, S: Store> Pass<'a, S> {
     fn adopt(store: &'a mut S) -> Result<Self> {
-        let sizes = store.sizes();
         let names = Names::adopt(store)?;
         let mut ports = BTreeMap::new();
-        for index in 0..sizes.ports as u16 {
+        for index in 0..store.max_ports() {
             let port = store.port(index)?;
             if port.ifindex != 0 {
                 ports.insert(port.ifindex, index);
             }
-        }
-        let (mut members, mut slots) = (Pool::new(sizes.members), Pool::new(sizes.slots));
-        for (name, index) in &names.services {
-            let service = store.service(*index)?;
-            ensure!(
-                members.take(service.members_first, u32::from(service.members))
-                    && slots.take(service.table_base, service.table_len),
-                "the maps are damaged: service {name} claims room that is another's; `lbx detach` clears them",
-            );
         }
         Ok(Self {
             store,
@@ -225,8 +204,6 @@ impl<'a, S: Store> Pass<'a, S> {
             in_flows: FlowTargets::default(),
             ports,
             switches: BTreeMap::new(),
-            members,
-            slots,
             changes: Vec::new(),
         })
     }
@@ -279,13 +256,13 @@ impl<'a, S: Store> Pass<'a, S> {
                 Some(index) => *index,
                 None => {
                     let taken: BTreeSet<u16> = self.ports.values().copied().collect();
-                    (0..self.store.sizes().ports as u16)
+                    (0..self.store.max_ports())
                         .find(|index| !taken.contains(index))
-                        .with_context(|| format!("there is room for {} ports", self.store.sizes().ports))?
+                        .with_context(|| format!("there is room for {} ports", self.store.max_ports()))?
                 }
             };
             if self.store.port(index)? != entry {
-                self.store.put_port(index, &entry).with_context(|| format!("port {}", port.name))?;
+                self.store.write_port(index, &entry).with_context(|| format!("port {}", port.name))?;
                 self.changes.push(format!("port {} (ifindex {}) written", port.name, entry.ifindex));
             }
             self.ports.insert(entry.ifindex, index);
@@ -310,7 +287,7 @@ impl<'a, S: Store> Pass<'a, S> {
         want: &TargetWant,
     ) -> Result<(u16, u8)> {
         let name = want.full_name(&service.name);
-        let (index, _) = self.names.target(self.store, &mut self.in_flows, &name)?;
+        let index = self.names.target(self.store, &mut self.in_flows, &name)?;
         let old = self.store.target(index)?;
         let fresh = old.flags & target::flags::IN_USE == 0;
         let generation = if fresh { next_generation(old.generation) } else { old.generation };
@@ -318,12 +295,12 @@ impl<'a, S: Store> Pass<'a, S> {
         // A target nobody can be reached at is down, whatever was wished.
         let state = if port.is_some() { want.state } else { StateWant::lasting(State::Down) };
         if fresh {
-            self.store.put_state(index, StateWord::new(State::Down))?;
+            self.store.set_state(index, StateWord::new(State::Down))?;
         } else {
             put_state(self.store, index, state)?;
         }
         let new = Target {
-            state: old.state,
+            state: self.store.target(index)?.state,
             ring: if fresh { 0 } else { old.ring },
             addr6: want.addr6.map_or(Ip::UNSPECIFIED, |addr| IpAddr::V6(addr).into()),
             addr4: want.addr4.map_or(0, |addr| u32::from_ne_bytes(addr.octets())),
@@ -341,8 +318,8 @@ impl<'a, S: Store> Pass<'a, S> {
             generation,
             deliver: want.deliver as u8,
         };
-        if new != old {
-            self.store.put_target(index, &new)?;
+        if new != (Target { state: new.state, ..old }) {
+            self.store.write_target(index, &new)?;
             self.changes.push(format!("target {name} written (index {index}, generation {generation})"));
         }
         if fresh {
@@ -351,7 +328,7 @@ impl<'a, S: Store> Pass<'a, S> {
         for queue in 0..MAX_QUEUES as u8 {
             let weight = want.weights.get(usize::from(queue)).copied().unwrap_or_default();
             if self.store.weight(index, queue)? != weight {
-                self.store.put_weight(index, queue, weight)?;
+                self.store.write_weight(index, queue, weight)?;
             }
         }
         Ok((index, generation))
@@ -360,32 +337,34 @@ impl<'a, S: Store> Pass<'a, S> {
     /// Clears what is no longer wanted. Indices of targets keep their generation, so that the next owner is
     /// told apart from this one.
     fn retire(&mut self, want: &Desired) -> Result<()> {
-        let services: BTreeSet<&str> = want.services.iter().map(|service| service.name.as_str()).collect();
+        let services: BTreeSet<String> =
+            want.services.iter().map(|service| map_name(&service.name)).collect();
         let targets: BTreeSet<String> =
-            want.targets().map(|(service, target)| target.full_name(&service.name)).collect();
+            want.targets().map(|(service, target)| map_name(&target.full_name(&service.name))).collect();
         for (name, index) in &self.names.services {
-            if !services.contains(name.as_str()) {
-                self.store.put_service(*index, &Service::default())?;
-                self.store.remove_name(Named::Service, *index)?;
+            if !services.contains(name) {
+                self.store.write_service(*index, &Service::default())?;
+                self.store.write_service_name(*index, "")?;
                 self.changes.push(format!("service {name} removed"));
             }
         }
         for (name, index) in &self.names.targets {
             if !targets.contains(name) {
-                self.store.put_state(*index, StateWord::new(State::Down))?;
-                let generation = self.store.target(*index)?.generation;
-                self.store.put_target(*index, &Target { generation, ..Target::default() })?;
+                let (generation, state) =
+                    (self.store.target(*index)?.generation, StateWord::new(State::Down));
+                self.store.set_state(*index, state)?;
+                self.store.write_target(*index, &Target { generation, state, ..Target::default() })?;
                 for queue in 0..MAX_QUEUES as u8 {
-                    self.store.put_weight(*index, queue, Weight::default())?;
+                    self.store.write_weight(*index, queue, Weight::default())?;
                 }
-                self.store.remove_name(Named::Target, *index)?;
+                self.store.write_target_name(*index, "")?;
                 self.changes.push(format!("target {name} removed"));
             }
         }
         let wanted: BTreeSet<u32> = want.ports.iter().map(|port| port.entry.ifindex).collect();
         for (ifindex, index) in &self.ports {
             if !wanted.contains(ifindex) {
-                self.store.remove_port(*index)?;
+                self.store.write_port(*index, &port::Port::default())?;
                 self.changes.push(format!("port with ifindex {ifindex} removed"));
             }
         }
@@ -395,17 +374,12 @@ impl<'a, S: Store> Pass<'a, S> {
 
 /// Stores a state, with its deadline counted from now. A lasting state that already stands is left alone.
 fn put_state(store: &mut impl Store, index: u16, want: StateWant) -> Result<()> {
-    let hz = u64::from(store.control()?.hz.max(1));
     let word = match want.deadline {
         None => StateWord::new(want.state),
-        Some(after) => StateWord::until(want.state, want.fallback, store.jiffies() + jiffies(after, hz)),
+        Some(after) => StateWord::until(want.state, want.fallback, store.deadline(after)?),
     };
     if store.target(index)?.state != word {
-        store.put_state(index, word)?;
+        store.set_state(index, word)?;
     }
     Ok(())
-}
-
-fn jiffies(duration: Duration, hz: u64) -> u64 {
-    (duration.as_millis() as u64 * hz).div_ceil(1000)
 }

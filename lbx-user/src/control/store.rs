@@ -1,111 +1,160 @@
-//! What the reconciler needs of the datapath: reads and writes of single map entries.
-//!
-//! The real one is the [`Dataplane`](crate::datapath), see [`super::dataplane`]; unit tests use memory.
+//! What the reconciler needs of the datapath: the typed maps, or the same in memory for unit tests.
 
 use std::collections::HashSet;
 
 use anyhow::Result;
-use lbx_common::control::{AddressSelect, Control};
+use lbx_common::addresses::AddressSpec;
 use lbx_common::flow::{IdleLimits, TargetWord};
+use lbx_common::limits::{MAX_SERVICES, MAX_TARGETS};
 use lbx_common::port::Port;
-use lbx_common::service::{AddressEntry, Back, Rule, Service};
+use lbx_common::service::Service;
 use lbx_common::target::{StateWord, Target, Weight};
 
-/// What a name in the `names` map is a name of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Named {
-    /// Index into `services`.
-    Service,
-    /// Index into `targets`.
-    Target,
-}
+use crate::datapath::{Maps, Region};
 
-/// Sizes of the maps, in entries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sizes {
-    /// `services`.
-    pub services: u32,
-    /// `targets`.
-    pub targets: u32,
-    /// `members`.
-    pub members: u32,
-    /// The pool of table slots.
-    pub slots: u32,
-    /// `ports`.
-    pub ports: u32,
-    /// `more_rules`, both generations.
-    pub more_rules: u32,
-    /// `backs`.
-    pub backs: u32,
-}
-
-/// Entry-wise access to the maps. Reads of an index out of range are errors; so are writes.
+/// Access to the maps by index. Reads and writes out of range are errors.
 pub trait Store {
-    /// Sizes of the maps.
-    fn sizes(&self) -> Sizes;
-    /// Now, in jiffies64.
-    fn jiffies(&self) -> u64;
+    /// Service entries.
+    fn max_services(&self) -> u16;
+    /// Target entries.
+    fn max_targets(&self) -> u16;
+    /// Port entries.
+    fn max_ports(&self) -> u16;
+    /// The jiffies64 that is `after` from now.
+    fn deadline(&self, after: std::time::Duration) -> Result<u64>;
+    /// Idle times in force.
+    fn idle(&self) -> Result<IdleLimits>;
+    /// Stores idle times.
+    fn set_idle(&mut self, idle: IdleLimits) -> Result<()>;
 
-    /// All names.
-    fn names(&self) -> Result<Vec<(Named, u16, String)>>;
-    /// Gives an index a name.
-    fn put_name(&mut self, kind: Named, index: u16, name: &str) -> Result<()>;
-    /// Takes the name away.
-    fn remove_name(&mut self, kind: Named, index: u16) -> Result<()>;
+    /// Name of a service; empty in a free entry.
+    fn service_name(&self, index: u16) -> Result<String>;
+    /// Gives a service a name, or takes it away.
+    fn write_service_name(&mut self, index: u16, name: &str) -> Result<()>;
+    /// Name of a target; empty in a free entry.
+    fn target_name(&self, index: u16) -> Result<String>;
+    /// Gives a target a name, or takes it away.
+    fn write_target_name(&mut self, index: u16, name: &str) -> Result<()>;
 
     /// A service.
     fn service(&self, index: u16) -> Result<Service>;
-    /// Writes a service; its two leading words (table, members) are stored as one each.
-    fn put_service(&mut self, index: u16, service: &Service) -> Result<()>;
-
+    /// Writes a service whose table and members are in place.
+    fn write_service(&mut self, index: u16, service: &Service) -> Result<()>;
     /// A target.
     fn target(&self, index: u16) -> Result<Target>;
-    /// Writes all of a target but its state and ring.
-    fn put_target(&mut self, index: u16, target: &Target) -> Result<()>;
-    /// Stores the state word: one aligned store.
-    fn put_state(&mut self, index: u16, state: StateWord) -> Result<()>;
+    /// Writes a target.
+    fn write_target(&mut self, index: u16, target: &Target) -> Result<()>;
+    /// Flips a state: one store.
+    fn set_state(&mut self, index: u16, state: StateWord) -> Result<()>;
     /// Weight of a queue of a target.
     fn weight(&self, target: u16, queue: u8) -> Result<Weight>;
-    /// Stores a weight.
-    fn put_weight(&mut self, target: u16, queue: u8, weight: Weight) -> Result<()>;
+    /// Writes a weight.
+    fn write_weight(&mut self, target: u16, queue: u8, weight: Weight) -> Result<()>;
 
-    /// Target indices `first..first + len` of the members pool.
-    fn members(&self, first: u32, len: u32) -> Result<Vec<u16>>;
-    /// Stores one member.
-    fn put_member(&mut self, index: u32, target: u16) -> Result<()>;
-
-    /// Slots `first..first + len` of the pool.
-    fn slots(&self, first: u32, len: u32) -> Result<Vec<TargetWord>>;
-    /// Stores one slot.
-    fn put_slot(&mut self, index: u32, word: TargetWord) -> Result<()>;
-
-    /// One entry of the address table, both generations counted through.
-    fn address(&self, index: u32) -> Result<AddressEntry>;
-    /// Writes one entry of the address table.
-    fn put_address(&mut self, index: u32, entry: &AddressEntry) -> Result<()>;
-    /// A rule that did not fit into its address's line.
-    fn more_rule(&self, index: u16) -> Result<Rule>;
-    /// Writes one of these.
-    fn put_more_rule(&mut self, index: u16, rule: &Rule) -> Result<()>;
-    /// A way back.
-    fn back(&self, index: u16) -> Result<Back>;
-    /// Writes a way back.
-    fn put_back(&mut self, index: u16, back: &Back) -> Result<()>;
+    /// Target indices of a service.
+    fn members(&self, region: Region) -> Result<Vec<u32>>;
+    /// Puts target indices in place for a service to name.
+    fn place_members(&mut self, service: u16, targets: &[u32]) -> Result<Region>;
+    /// A table.
+    fn table(&self, region: Region) -> Result<Vec<TargetWord>>;
+    /// Puts a table in place: over one of the same length, else for the service to name.
+    fn place_table(&mut self, service: u16, table: &[TargetWord]) -> Result<Region>;
+    /// Builds the address table and puts it in force.
+    fn write_addresses(&mut self, specs: &[AddressSpec]) -> Result<()>;
 
     /// A port.
     fn port(&self, index: u16) -> Result<Port>;
-    /// Writes a port, its slot in the devmap and the way from ifindex to index.
-    fn put_port(&mut self, index: u16, port: &Port) -> Result<()>;
-    /// Empties a port's entry, devmap slot and index.
-    fn remove_port(&mut self, index: u16) -> Result<()>;
+    /// Writes a port with all that leads to it; an ifindex of 0 frees it.
+    fn write_port(&mut self, index: u16, port: &Port) -> Result<()>;
 
-    /// The control block.
-    fn control(&self) -> Result<Control>;
-    /// Puts a generation of the address table in force: one aligned store.
-    fn select_addresses(&mut self, select: AddressSelect) -> Result<()>;
-    /// Stores idle limits.
-    fn put_idle(&mut self, idle: IdleLimits) -> Result<()>;
-
-    /// Targets (index and generation) that a live flow names.
+    /// Sets the counters of an index to zero: it passes to another target.
+    fn clear_target_stats(&mut self, index: u16) -> Result<()>;
+    /// The same for a service.
+    fn clear_service_stats(&mut self, index: u16) -> Result<()>;
+    /// Targets that a live flow names.
     fn targets_in_flows(&self) -> Result<HashSet<TargetWord>>;
+}
+
+impl Store for &Maps {
+    fn max_services(&self) -> u16 {
+        MAX_SERVICES as u16
+    }
+    fn max_targets(&self) -> u16 {
+        Maps::max_targets(self).min(MAX_TARGETS) as u16
+    }
+    fn max_ports(&self) -> u16 {
+        Maps::max_ports(self) as u16
+    }
+    fn deadline(&self, after: std::time::Duration) -> Result<u64> {
+        Ok(self.clock()?.deadline(after)?)
+    }
+    fn idle(&self) -> Result<IdleLimits> {
+        Ok(self.control()?.idle)
+    }
+    fn set_idle(&mut self, idle: IdleLimits) -> Result<()> {
+        Ok(self.write_idle(idle)?)
+    }
+    fn service_name(&self, index: u16) -> Result<String> {
+        Ok(Maps::service_name(self, index.into())?)
+    }
+    fn write_service_name(&mut self, index: u16, name: &str) -> Result<()> {
+        Ok(Maps::write_service_name(self, index.into(), name)?)
+    }
+    fn target_name(&self, index: u16) -> Result<String> {
+        Ok(Maps::target_name(self, index.into())?)
+    }
+    fn write_target_name(&mut self, index: u16, name: &str) -> Result<()> {
+        Ok(Maps::write_target_name(self, index.into(), name)?)
+    }
+    fn service(&self, index: u16) -> Result<Service> {
+        Ok(Maps::service(self, index.into())?)
+    }
+    fn write_service(&mut self, index: u16, service: &Service) -> Result<()> {
+        Ok(Maps::write_service(self, index.into(), service)?)
+    }
+    fn target(&self, index: u16) -> Result<Target> {
+        Ok(Maps::target(self, index.into())?)
+    }
+    fn write_target(&mut self, index: u16, target: &Target) -> Result<()> {
+        Ok(Maps::write_target(self, index.into(), target)?)
+    }
+    fn set_state(&mut self, index: u16, state: StateWord) -> Result<()> {
+        Ok(Maps::set_state(self, index.into(), state)?)
+    }
+    fn weight(&self, target: u16, queue: u8) -> Result<Weight> {
+        Ok(Maps::weight(self, target.into(), queue.into())?)
+    }
+    fn write_weight(&mut self, target: u16, queue: u8, weight: Weight) -> Result<()> {
+        Ok(Maps::write_weight(self, target.into(), queue.into(), weight)?)
+    }
+    fn members(&self, region: Region) -> Result<Vec<u32>> {
+        Ok(Maps::members(self, region)?)
+    }
+    fn place_members(&mut self, service: u16, targets: &[u32]) -> Result<Region> {
+        Ok(Maps::place_members(self, service.into(), targets)?)
+    }
+    fn table(&self, region: Region) -> Result<Vec<TargetWord>> {
+        Ok(Maps::table(self, region)?)
+    }
+    fn place_table(&mut self, service: u16, table: &[TargetWord]) -> Result<Region> {
+        Ok(Maps::place_table(self, service.into(), table)?.0)
+    }
+    fn write_addresses(&mut self, specs: &[AddressSpec]) -> Result<()> {
+        Ok(Maps::write_addresses(self, specs)?)
+    }
+    fn port(&self, index: u16) -> Result<Port> {
+        Ok(Maps::port(self, index.into())?)
+    }
+    fn write_port(&mut self, index: u16, port: &Port) -> Result<()> {
+        Ok(Maps::write_port(self, index.into(), port)?)
+    }
+    fn clear_target_stats(&mut self, index: u16) -> Result<()> {
+        Ok(Maps::clear_target_stats(self, index.into())?)
+    }
+    fn clear_service_stats(&mut self, index: u16) -> Result<()> {
+        Ok(Maps::clear_service_stats(self, index.into())?)
+    }
+    fn targets_in_flows(&self) -> Result<HashSet<TargetWord>> {
+        Ok(self.flows_by_target()?.into_keys().collect())
+    }
 }

@@ -34,7 +34,7 @@ pub fn entries(service: &ServiceWant, words: &[(u16, u8)]) -> Vec<Entry> {
         .flat_map(|(target, &(index, generation))| {
             target.weights.iter().enumerate().map(move |(queue, weight)| Entry {
                 id: TargetWord::new(index, queue as u8, generation).0,
-                seed: maglev::seed(&format!("{}/{queue}", target.name)),
+                seed: maglev::seed(&format!("{}/{}/{queue}", service.name, target.name)),
                 weight: weight.weight,
             })
         })

@@ -1,20 +1,20 @@
 //! The maps in memory, and small desired states, for the unit tests of this folder.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bytemuck::Zeroable;
-use lbx_common::control::{AddressSelect, Control};
+use lbx_common::addresses::AddressSpec;
 use lbx_common::flow::{IdleLimits, TargetWord};
-use lbx_common::limits::ADDRESS_SLOTS;
 use lbx_common::port::Port;
-use lbx_common::service::{AddressEntry, Back, Rule, Service};
+use lbx_common::service::Service;
 use lbx_common::target::{Deliver, Forward, State, StateWord, Target, Weight, weight_index};
 
 use super::desired::{
     ControlWant, Desired, PortWant, ServiceWant, StateWant, SwitchWant, TargetWant, VipWant,
 };
-use super::store::{Named, Sizes, Store};
+use super::store::Store;
+use crate::datapath::{Region, table_of};
 
 /// A service with one IPv4 VIP on `br0` and targets of weight 100.
 pub fn service(name: &str, port: u16, targets: &[&str]) -> ServiceWant {
@@ -76,164 +76,150 @@ pub fn desired(services: Vec<ServiceWant>) -> Desired {
 }
 
 /// The maps, and how often something was stored.
+#[derive(Default)]
 pub struct Memory {
     pub writes: usize,
     pub jiffies: u64,
     pub flows: HashSet<TargetWord>,
-    pub names: BTreeMap<(Named, u16), String>,
+    pub service_names: Vec<String>,
+    pub target_names: Vec<String>,
     pub services: Vec<Service>,
     pub targets: Vec<Target>,
     pub weights: Vec<Weight>,
-    pub members: Vec<u16>,
+    /// Members and tables are never given up: a region is a place in an ever growing list.
+    pub members: Vec<u32>,
     pub slots: Vec<TargetWord>,
-    pub addresses: Vec<AddressEntry>,
-    pub more_rules: Vec<Rule>,
-    pub backs: Vec<Back>,
+    pub addresses: Vec<AddressSpec>,
     pub ports: Vec<Port>,
-    pub control: Control,
+    pub idle: IdleLimits,
 }
 
 impl Memory {
     /// Room for a few of everything.
     pub fn new() -> Self {
         Self {
-            writes: 0,
             jiffies: 1_000,
-            flows: HashSet::new(),
-            names: BTreeMap::new(),
+            service_names: vec![String::new(); 8],
+            target_names: vec![String::new(); 6],
             services: vec![Service::default(); 8],
             targets: vec![Target::default(); 6],
             weights: vec![Weight::default(); 6 * 16],
-            members: vec![0; 16],
-            slots: vec![TargetWord::default(); 4 * 251],
-            addresses: vec![AddressEntry::default(); 2 * ADDRESS_SLOTS as usize],
-            more_rules: vec![Rule::default(); 16],
-            backs: vec![Back::default(); 8],
             ports: vec![Port::default(); 16],
-            control: Control { hz: 100, ..Zeroable::zeroed() },
+            ..Self::default()
         }
     }
 
     /// The table of a service.
-    pub fn table(&self, service: usize) -> &[TargetWord] {
+    pub fn table_of(&self, service: usize) -> &[TargetWord] {
         let service = self.services[service];
         &self.slots[service.table_base as usize..][..service.table_len as usize]
     }
-}
 
-fn read<T: Copy>(all: &[T], index: impl TryInto<usize>) -> Result<T> {
-    index.try_into().ok().and_then(|index| all.get(index)).copied().context("out of range")
-}
-
-impl Memory {
-    fn write<T: Copy>(&mut self, all: fn(&mut Self) -> &mut Vec<T>, index: usize, value: T) -> Result<()> {
+    fn write<T>(&mut self, all: fn(&mut Self) -> &mut Vec<T>, index: usize, value: T) -> Result<()> {
         self.writes += 1;
         *all(self).get_mut(index).context("out of range")? = value;
         Ok(())
     }
 }
 
+fn read<T: Clone>(all: &[T], index: u16) -> Result<T> {
+    all.get(usize::from(index)).cloned().context("out of range")
+}
+
+/// 100 jiffies a second.
 impl Store for Memory {
-    fn sizes(&self) -> Sizes {
-        Sizes {
-            services: self.services.len() as u32,
-            targets: self.targets.len() as u32,
-            members: self.members.len() as u32,
-            slots: self.slots.len() as u32,
-            ports: self.ports.len() as u32,
-            more_rules: self.more_rules.len() as u32,
-            backs: self.backs.len() as u32,
-        }
+    fn max_services(&self) -> u16 {
+        self.services.len() as u16
     }
-    fn jiffies(&self) -> u64 {
-        self.jiffies
+    fn max_targets(&self) -> u16 {
+        self.targets.len() as u16
     }
-    fn names(&self) -> Result<Vec<(Named, u16, String)>> {
-        Ok(self.names.iter().map(|((kind, index), name)| (*kind, *index, name.clone())).collect())
+    fn max_ports(&self) -> u16 {
+        self.ports.len() as u16
     }
-    fn put_name(&mut self, kind: Named, index: u16, name: &str) -> Result<()> {
+    fn deadline(&self, after: Duration) -> Result<u64> {
+        Ok(self.jiffies + after.as_millis() as u64 / 10)
+    }
+    fn idle(&self) -> Result<IdleLimits> {
+        Ok(self.idle)
+    }
+    fn set_idle(&mut self, idle: IdleLimits) -> Result<()> {
         self.writes += 1;
-        self.names.insert((kind, index), name.to_owned());
+        self.idle = idle;
         Ok(())
     }
-    fn remove_name(&mut self, kind: Named, index: u16) -> Result<()> {
-        self.writes += 1;
-        self.names.remove(&(kind, index));
-        Ok(())
+    fn service_name(&self, index: u16) -> Result<String> {
+        read(&self.service_names, index)
+    }
+    fn write_service_name(&mut self, index: u16, name: &str) -> Result<()> {
+        self.write(|all| &mut all.service_names, index.into(), name.to_owned())
+    }
+    fn target_name(&self, index: u16) -> Result<String> {
+        read(&self.target_names, index)
+    }
+    fn write_target_name(&mut self, index: u16, name: &str) -> Result<()> {
+        self.write(|all| &mut all.target_names, index.into(), name.to_owned())
     }
     fn service(&self, index: u16) -> Result<Service> {
         read(&self.services, index)
     }
-    fn put_service(&mut self, index: u16, service: &Service) -> Result<()> {
+    fn write_service(&mut self, index: u16, service: &Service) -> Result<()> {
         self.write(|all| &mut all.services, index.into(), *service)
     }
     fn target(&self, index: u16) -> Result<Target> {
         read(&self.targets, index)
     }
-    fn put_target(&mut self, index: u16, target: &Target) -> Result<()> {
-        let state = self.target(index)?.state;
-        self.write(|all| &mut all.targets, index.into(), Target { state, ..*target })
+    fn write_target(&mut self, index: u16, target: &Target) -> Result<()> {
+        self.write(|all| &mut all.targets, index.into(), *target)
     }
-    fn put_state(&mut self, index: u16, state: StateWord) -> Result<()> {
+    fn set_state(&mut self, index: u16, state: StateWord) -> Result<()> {
         let target = self.target(index)?;
         self.write(|all| &mut all.targets, index.into(), Target { state, ..target })
     }
     fn weight(&self, target: u16, queue: u8) -> Result<Weight> {
-        read(&self.weights, weight_index(target.into(), queue.into()) as usize)
+        read(&self.weights, weight_index(target.into(), queue.into()) as u16)
     }
-    fn put_weight(&mut self, target: u16, queue: u8, weight: Weight) -> Result<()> {
+    fn write_weight(&mut self, target: u16, queue: u8, weight: Weight) -> Result<()> {
         self.write(|all| &mut all.weights, weight_index(target.into(), queue.into()) as usize, weight)
     }
-    fn members(&self, first: u32, len: u32) -> Result<Vec<u16>> {
-        (first..first + len).map(|index| read(&self.members, index as usize)).collect()
+    fn members(&self, region: Region) -> Result<Vec<u32>> {
+        Ok(self.members[region.base as usize..][..region.len as usize].to_vec())
     }
-    fn put_member(&mut self, index: u32, target: u16) -> Result<()> {
-        self.write(|all| &mut all.members, index as usize, target)
+    fn place_members(&mut self, _: u16, targets: &[u32]) -> Result<Region> {
+        self.writes += 1;
+        let base = self.members.len() as u32;
+        self.members.extend(targets);
+        Ok(Region { base, len: targets.len() as u32 })
     }
-    fn slots(&self, first: u32, len: u32) -> Result<Vec<TargetWord>> {
-        (first..first + len).map(|index| read(&self.slots, index as usize)).collect()
+    fn table(&self, region: Region) -> Result<Vec<TargetWord>> {
+        Ok(self.slots[region.base as usize..][..region.len as usize].to_vec())
     }
-    fn put_slot(&mut self, index: u32, word: TargetWord) -> Result<()> {
-        self.write(|all| &mut all.slots, index as usize, word)
+    fn place_table(&mut self, service: u16, table: &[TargetWord]) -> Result<Region> {
+        self.writes += 1;
+        let now = table_of(&self.services[usize::from(service)]);
+        if now.len as usize == table.len() {
+            self.slots[now.base as usize..][..table.len()].copy_from_slice(table);
+            return Ok(now);
+        }
+        let base = self.slots.len() as u32;
+        self.slots.extend(table);
+        Ok(Region { base, len: table.len() as u32 })
     }
-    fn address(&self, index: u32) -> Result<AddressEntry> {
-        read(&self.addresses, index as usize)
-    }
-    fn put_address(&mut self, index: u32, entry: &AddressEntry) -> Result<()> {
-        self.write(|all| &mut all.addresses, index as usize, *entry)
-    }
-    fn more_rule(&self, index: u16) -> Result<Rule> {
-        read(&self.more_rules, index)
-    }
-    fn put_more_rule(&mut self, index: u16, rule: &Rule) -> Result<()> {
-        self.write(|all| &mut all.more_rules, index.into(), *rule)
-    }
-    fn back(&self, index: u16) -> Result<Back> {
-        read(&self.backs, index)
-    }
-    fn put_back(&mut self, index: u16, back: &Back) -> Result<()> {
-        self.write(|all| &mut all.backs, index.into(), *back)
+    fn write_addresses(&mut self, specs: &[AddressSpec]) -> Result<()> {
+        self.writes += 1;
+        self.addresses = specs.to_vec();
+        Ok(())
     }
     fn port(&self, index: u16) -> Result<Port> {
         read(&self.ports, index)
     }
-    fn put_port(&mut self, index: u16, port: &Port) -> Result<()> {
+    fn write_port(&mut self, index: u16, port: &Port) -> Result<()> {
         self.write(|all| &mut all.ports, index.into(), *port)
     }
-    fn remove_port(&mut self, index: u16) -> Result<()> {
-        self.write(|all| &mut all.ports, index.into(), Port::default())
-    }
-    fn control(&self) -> Result<Control> {
-        Ok(self.control)
-    }
-    fn select_addresses(&mut self, select: AddressSelect) -> Result<()> {
-        self.writes += 1;
-        self.control.addresses = select;
+    fn clear_target_stats(&mut self, _: u16) -> Result<()> {
         Ok(())
     }
-    fn put_idle(&mut self, idle: IdleLimits) -> Result<()> {
-        self.writes += 1;
-        self.control.idle = idle;
+    fn clear_service_stats(&mut self, _: u16) -> Result<()> {
         Ok(())
     }
     fn targets_in_flows(&self) -> Result<HashSet<TargetWord>> {

@@ -65,7 +65,7 @@ pub(crate) struct Programs {
 }
 
 /// Maps that belong to one version of the programs: the tail calls, and what the programs tell each other.
-const VERSIONED: [&str; 4] = ["xdp_tail", "tc_tail", "scratch", "rates"];
+const VERSIONED: [&str; 5] = ["xdp_tail", "tc_tail", "scratch", "back_query", "rates"];
 
 impl Programs {
     /// The tc program for frames coming in.

@@ -1,0 +1,251 @@
+//! From config, host and wishes to what the maps should say. Pure.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use lbx_common::addr::Mac;
+use lbx_common::port::{self, Port};
+use lbx_common::target::{Deliver, Forward};
+
+use super::desired::{ControlWant, Desired, PortWant, ServiceWant, SwitchWant, TargetWant, VipWant};
+use super::resolve::Found;
+use super::tables::queue_weights;
+use super::wishes::WishBook;
+use crate::answer::{Key, machine::Phase};
+use crate::config::{self, Answer, Config, Delivery, NoTarget, Service};
+use crate::datapath::{IdleTimes, Rate};
+use crate::host::filters::Finding;
+use crate::host::plan::{Attach, Delivered, Plan, Refusal, Role, delivery_auto};
+use crate::host::{Kind, Link, View};
+
+/// Everything that decides.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// The config.
+    pub config: &'a Config,
+    /// The host.
+    pub view: &'a View,
+    /// What goes onto which port, by switch.
+    pub plans: &'a [Plan],
+    /// The targets as found.
+    pub found: &'a [Found],
+    /// Filters on the targets' ports.
+    pub findings: &'a [Finding],
+    /// What the guard-rails refuse.
+    pub refusals: &'a [Refusal],
+    /// What owners wish.
+    pub book: &'a WishBook,
+    /// Where probing stands.
+    pub answers: &'a BTreeMap<Key, Phase>,
+    /// The kernel's clock.
+    pub rate: Rate,
+}
+
+/// Puts it together.
+pub fn desired(input: &Input<'_>) -> Desired {
+    let mut desired = Desired {
+        control: ControlWant { idle: idle_times(input.config).limits(input.rate) },
+        ..Desired::default()
+    };
+    for plan in input.plans.iter().filter(|plan| plan.index != 0) {
+        let Some(link) = input.view.by_index(plan.index) else { continue };
+        desired.switches.push(SwitchWant { name: plan.switch.clone(), ifindex: plan.index });
+        desired.ports.extend(ports(input.view, plan, link));
+    }
+    for service in &input.config.services {
+        if desired.switches.iter().any(|switch| switch.name == service.switch) {
+            desired.services.push(service_want(input, service));
+        }
+    }
+    desired
+}
+
+/// The idle times of the config.
+pub fn idle_times(config: &Config) -> IdleTimes {
+    let times = &config.timeouts;
+    IdleTimes {
+        new: times.tcp_new,
+        established: times.tcp_established,
+        closed: times.tcp_closed,
+        datagram: times.udp,
+    }
+}
+
+fn ports<'a>(view: &'a View, plan: &'a Plan, switch: &'a Link) -> impl Iterator<Item = PortWant> + 'a {
+    plan.ports.iter().filter_map(move |port| {
+        let link = view.by_index(port.index)?;
+        // A port lbx cannot attach to can still be delivered into.
+        if port.attach == Attach::None && port.role != Role::Vnic {
+            return None;
+        }
+        let mut flags = match port.role {
+            Role::Uplink => port::flags::UPLINK,
+            Role::Vnic => port::flags::VNIC,
+            Role::Switch => port::flags::SWITCH,
+        };
+        let mut entry = Port {
+            ifindex: port.index,
+            switch_mac: switch.mac,
+            mac: link.mac,
+            mtu: link.mtu.min(u32::from(u16::MAX)) as u16,
+            ..Port::default()
+        };
+        if let Kind::Bridge { vlan_filtering, .. } = switch.kind {
+            if link.learning && port.role != Role::Switch {
+                flags |= port::flags::LEARNING;
+            }
+            if vlan_filtering {
+                flags |= port::flags::VLAN_FILTERING;
+                entry.pvid = link.vlans.iter().find(|vlan| vlan.pvid).map_or(0, |vlan| vlan.id);
+                for vlan in &link.vlans {
+                    entry.vlans[usize::from(vlan.id >> 6) & 63] |= 1 << (vlan.id & 63);
+                }
+            }
+        }
+        entry.flags = flags;
+        Some(PortWant { name: port.name.clone(), switch: plan.switch.clone(), entry })
+    })
+}
+
+/// The VLAN of a service in its rules: untagged frames of a filtering bridge belong to its PVID.
+pub fn rule_vlan(view: &View, service: &Service) -> u16 {
+    if let Some(vlan) = service.vlan {
+        return vlan;
+    }
+    match view.link(&service.switch) {
+        Some(link) => match link.kind {
+            Kind::Bridge { vlan_filtering: true, default_pvid, .. } => {
+                link.vlans.iter().find(|vlan| vlan.pvid).map_or(default_pvid, |vlan| vlan.id)
+            }
+            _ => 0,
+        },
+        None => 0,
+    }
+}
+
+/// How frames of a service get into its local targets' ports, and why.
+pub fn delivery(service: &Service, view: &View, found: &[Found], findings: &[Finding]) -> (Deliver, String) {
+    let bridge = view.link(&service.switch).is_some_and(Link::is_bridge);
+    match service.deliver {
+        _ if !bridge => (Deliver::Redirect, "the switch is no bridge".to_owned()),
+        Delivery::Redirect => (Deliver::Redirect, "`deliver = \"redirect\"`".to_owned()),
+        Delivery::Bridge => (Deliver::Bridge, "`deliver = \"bridge\"`".to_owned()),
+        Delivery::Auto => {
+            let own = |finding: &&Finding| {
+                found.iter().any(|one| one.base.service == service.name && one.port == finding.port)
+            };
+            let findings: Vec<Finding> = findings.iter().filter(own).cloned().collect();
+            match delivery_auto(&findings) {
+                (Delivered::Redirect, why) => (Deliver::Redirect, why),
+                (Delivered::Bridge, why) => (Deliver::Bridge, why),
+            }
+        }
+    }
+}
+
+/// Whether this host answers for a VIP now.
+pub fn answers(input: &Input<'_>, service: &Service, addr: IpAddr, vlan: u16) -> bool {
+    match &service.answer {
+        Answer::Off => false,
+        Answer::Probe => {
+            let key = Key { switch: service.switch.clone(), vlan, addr };
+            input.answers.get(&key) == Some(&Phase::Answering)
+        }
+        Answer::Link(name) => holds(input.view, name, addr),
+    }
+}
+
+/// `link:NAME`: NAME is an address that this host holds somewhere, or an interface that is up and holds the
+/// VIP (keepalived moves either).
+fn holds(view: &View, name: &str, vip: IpAddr) -> bool {
+    let up = |index| view.by_index(index).is_some_and(|link: &Link| link.up);
+    if let Ok(address) = name.parse::<IpAddr>() {
+        return view.addresses.iter().any(|own| own.address == address && up(own.index));
+    }
+    view.link(name).is_some_and(|link| {
+        link.up && view.addresses.iter().any(|own| own.index == link.index && own.address == vip)
+    })
+}
+
+fn service_want(input: &Input<'_>, service: &Service) -> ServiceWant {
+    let vlan = rule_vlan(input.view, service);
+    let refused = input.refusals.iter().find(|r| r.service == service.name && r.target.is_none());
+    let (deliver, _) = delivery(service, input.view, input.found, input.findings);
+    let own: Vec<&Found> = input.found.iter().filter(|one| one.base.service == service.name).collect();
+    let weights: Vec<(u32, u32, u8, &[u32])> = service
+        .targets
+        .iter()
+        .zip(&own)
+        .map(|(target, one)| {
+            let weight = input.book.weight(&one.full_name(), target.weight);
+            (weight, target.weight, one.queues, target.queues.as_slice())
+        })
+        .collect();
+    let weights = queue_weights(&weights);
+    let targets = service.targets.iter().zip(own).zip(weights).map(|((target, one), weights)| {
+        let name = one.full_name();
+        let local = input.view.by_index(one.ifindex);
+        TargetWant {
+            name: target.name(),
+            ifindex: one.ifindex,
+            mac: one.base.mac.unwrap_or(Mac::default()),
+            addr4: target.address,
+            addr6: target.address6,
+            port: target.port.unwrap_or(0),
+            vlan: local.map_or(0, |link| tag(input.view, link, service, vlan)),
+            mtu: local.map_or(1500, |link| link.mtu.min(u32::from(u16::MAX)) as u16),
+            exclusive: service.exclusive,
+            deliver: if one.remote { Deliver::Uplink } else { deliver },
+            weights,
+            state: input.book.state(&name),
+        }
+    });
+    let targets: Vec<TargetWant> = targets.collect();
+    ServiceWant {
+        name: service.name.clone(),
+        switch: service.switch.clone(),
+        vlan,
+        vips: service
+            .vips
+            .iter()
+            .map(|addr| VipWant {
+                addr: *addr,
+                answer: refused.is_none() && answers(input, service, *addr, vlan),
+            })
+            .collect(),
+        protocol: service.protocol.number(),
+        ports: (service.ports.first, service.ports.last),
+        forward: match service.forward {
+            config::Forward::Dsr => Forward::Dsr,
+            config::Forward::Nat => Forward::Nat,
+        },
+        algorithm: match service.algorithm {
+            config::Algorithm::Maglev => 0,
+        },
+        reject: service.no_target == NoTarget::Reject,
+        suspended: refused.map(|refusal| refusal.reason.clone()),
+        new_flow_rate: service.max_new_flows_per_second.unwrap_or(0),
+        table_size: service.table_size,
+        targets,
+    }
+}
+
+/// The tag a port wants on frames of the service.
+fn tag(view: &View, link: &Link, service: &Service, vlan: u16) -> u16 {
+    let bridge = link.master.and_then(|master| view.by_index(master));
+    match bridge.map(|bridge| &bridge.kind) {
+        Some(Kind::Bridge { vlan_filtering: true, .. }) => {
+            let own = link.vlans.iter().find(|own| own.id == vlan);
+            own.filter(|own| !own.untagged).map_or(0, |own| own.id)
+        }
+        _ => service.vlan.unwrap_or(0),
+    }
+}
+
+/// A wish that a target be down because it is not there, or because a guard-rail refuses it.
+pub fn absent(found: &Found, refusals: &[Refusal]) -> Option<String> {
+    let refused = refusals.iter().find(|refusal| {
+        refusal.service == found.base.service && refusal.target.as_deref() == Some(found.base.target.as_str())
+    });
+    found.base.error.clone().or_else(|| refused.map(|refusal| refusal.reason.clone()))
+}

@@ -1,0 +1,18 @@
+//! `lbx run`: follows config, host and wishes, and keeps the maps saying what follows from them.
+//!
+//! One [`core::Core`] owns everything that changes, in one task; the API, timers, probes and health checks
+//! send it what they want or found.
+
+pub mod attach;
+pub mod core;
+pub mod handle;
+pub mod host;
+pub mod paths;
+pub mod pending;
+
+mod notify;
+mod run;
+
+pub use handle::Handle;
+pub use paths::Paths;
+pub use run::{Options, load_config, load_options, main, run};

@@ -1,0 +1,112 @@
+//! The host as the daemon last saw it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::config::{Config, Service};
+use crate::control::resolve::{Found, resolve};
+use crate::datapath::{self, Instance, Point};
+use crate::host::filters::{self, Finding};
+use crate::host::offload::{self, Offloads};
+use crate::host::plan::{GuardInput, Plan, Refusal, ResolvedTarget, attach_plan, guard_rails};
+use crate::host::{View, vm};
+
+/// Filter rules change without an event: they are read again after this long.
+const FILTERS_AGE: Duration = Duration::from_secs(30);
+
+/// What was read, and what follows from it for a config.
+#[derive(Debug, Default)]
+pub struct Host {
+    /// Links, addresses, routes, neighbours.
+    pub view: View,
+    /// Targets as found.
+    pub found: Vec<Found>,
+    /// Filters on the targets' ports.
+    pub findings: Vec<Finding>,
+    /// What goes where, by switch.
+    pub plans: Vec<Plan>,
+    /// What the guard-rails refuse.
+    pub refusals: Vec<Refusal>,
+    filters_read: Option<(Instant, Vec<String>)>,
+}
+
+impl Host {
+    /// Looks at everything anew. Filters are only read again if the ports changed, after a while, or `afresh`.
+    ///
+    /// # Errors
+    /// The host could not be read; what was seen before stays.
+    pub async fn refresh(
+        &mut self,
+        config: &Config,
+        instance: &Instance,
+        replace: bool,
+        afresh: bool,
+    ) -> Result<()> {
+        let view = crate::host::view().await.context("cannot read the host's links")?;
+        let processes = vm::scan().context("cannot read the host's processes")?;
+        let found = resolve(config, &view, &processes);
+        let own = own_programs(instance);
+        let offloads = offloads(config, &view);
+        self.plans = config
+            .switches
+            .iter()
+            .map(|switch| {
+                let services: Vec<&Service> = config.services_on(&switch.name).collect();
+                attach_plan(&view, &offloads, switch, &services, &own, replace)
+            })
+            .collect();
+        let mut ports: Vec<String> =
+            found.iter().filter(|one| one.ifindex != 0).map(|one| one.port.clone()).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        let stale =
+            self.filters_read.as_ref().is_none_or(|(at, of)| at.elapsed() > FILTERS_AGE || *of != ports);
+        if stale || afresh {
+            let uplinks = self.uplinks();
+            match filters::findings(&view, &ports, &uplinks).await {
+                Ok(findings) => self.findings = findings,
+                // Without the tool there is nothing to read; the rules that were seen before still count.
+                Err(error) => tracing::warn!("cannot read the host's filters: {error}"),
+            }
+            self.filters_read = Some((Instant::now(), ports));
+        }
+        let targets: Vec<ResolvedTarget> = found.iter().map(|one| one.base.clone()).collect();
+        self.refusals =
+            guard_rails(&GuardInput { config, view: &view, targets: &targets, findings: &self.findings });
+        (self.view, self.found) = (view, found);
+        Ok(())
+    }
+
+    /// Names of the uplinks of all switches.
+    pub fn uplinks(&self) -> Vec<String> {
+        let ports = self.plans.iter().flat_map(|plan| &plan.ports);
+        ports
+            .filter(|port| port.role == crate::host::plan::Role::Uplink)
+            .map(|port| port.name.clone())
+            .collect()
+    }
+}
+
+/// Ids of lbx's own XDP programs.
+pub fn own_programs(instance: &Instance) -> Vec<u32> {
+    let attached = datapath::list(instance).unwrap_or_default();
+    attached.iter().filter(|one| one.point == Point::Xdp).map(|one| one.prog_id).collect()
+}
+
+fn offloads(config: &Config, view: &View) -> BTreeMap<String, Offloads> {
+    let mut all = BTreeMap::new();
+    for switch in &config.switches {
+        let Some(link) = view.link(&switch.name) else { continue };
+        let ports: Vec<_> = view.ports(link.index).collect();
+        let members = ports.iter().flat_map(|port| view.ports(port.index));
+        for device in std::iter::once(link).chain(ports.iter().copied()).chain(members) {
+            match offload::offloads(&device.name) {
+                Ok(offloads) => drop(all.insert(device.name.clone(), offloads)),
+                Err(error) => tracing::debug!("offloads of {}: {error}", device.name),
+            }
+        }
+    }
+    all
+}

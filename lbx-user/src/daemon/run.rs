@@ -1,0 +1,250 @@
+//! The daemon from start to stop.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use lbx_common::service::address_flags;
+use lbx_common::target::State;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
+
+use super::core::{AttachOptions, Core};
+use super::handle::Handle;
+use super::host::Host;
+use super::{attach::Attached, notify, paths::Paths};
+use crate::answer::{self, Key, machine::Phase};
+use crate::api;
+use crate::config::Config;
+use crate::control::build;
+use crate::control::overrides::Overrides;
+use crate::control::reconcile::Reconciler;
+use crate::control::wishes::WishBook;
+use crate::datapath::{self, Datapath};
+use crate::host::Watcher;
+use crate::measure::health;
+
+/// Changes of the host come in bursts: a look at it waits this long for the burst to end.
+const SETTLE: Duration = Duration::from_millis(80);
+/// The host is looked at without an event after this long: a guest that got another MAC tells nobody.
+const LOOK: Duration = Duration::from_secs(10);
+/// Expired flows are freed this often, so that none is around when its epoch has wrapped.
+const SWEEP: Duration = Duration::from_secs(1_800);
+
+/// How to start.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Attach also where the operator could be locked out.
+    pub yes: bool,
+    /// Compute and count every verdict, change no packet.
+    pub observe: bool,
+    /// Take the place of foreign XDP programs.
+    pub replace: bool,
+}
+
+/// What loading needs to know of a config.
+pub fn load_options(config: &Config, observe: bool) -> datapath::Options {
+    datapath::Options {
+        flows: config.limits.flows,
+        idle: build::idle_times(config),
+        observe,
+        ..datapath::Options::default()
+    }
+}
+
+/// Reads a config, or says everything that is wrong with it.
+///
+/// # Errors
+/// Its problems, one a line.
+pub fn load_config(path: &std::path::Path) -> Result<Config> {
+    let config =
+        Config::load(path).map_err(|problems| anyhow::anyhow!("the config has problems:\n{problems}"))?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(config)
+}
+
+/// Runs until SIGTERM or SIGINT. The datapath goes on working afterwards.
+///
+/// # Errors
+/// What kept it from starting; once it runs, failures are logged and tried again.
+pub async fn run(paths: Paths, options: Options) -> Result<()> {
+    datapath::check_capabilities()?;
+    let config = load_config(&paths.config)?;
+    paths.make_run_dir()?;
+    let _lock = paths.lock()?;
+    let object = datapath::ebpf_object().ok_or(datapath::Error::NoObject)?;
+    let mut watcher = Watcher::new().context("cannot follow the host's links")?;
+    let datapath = Datapath::load(&paths.instance, object, &load_options(&config, options.observe))?;
+    for note in datapath.notes() {
+        tracing::info!("{note}");
+    }
+    if options.observe {
+        datapath.maps().set_observe(true)?;
+    }
+
+    let (asks, asked) = mpsc::channel(8);
+    let (answers, mut answered) = mpsc::channel(64);
+    let (checks, to_check) = mpsc::channel(8);
+    let (results, mut checked) = mpsc::channel(64);
+    tokio::spawn(answer::run(asked, answers));
+    tokio::spawn(health::run(to_check, results));
+
+    let overrides = Overrides::load(&paths.run_dir);
+    let mut book = WishBook::default();
+    overrides.apply(&mut book);
+    let mut core = Core {
+        config,
+        config_since: crate::control::unix_now(),
+        started: Instant::now(),
+        datapath,
+        reconciler: Reconciler::default(),
+        book,
+        overrides,
+        host: Host::default(),
+        answers: BTreeMap::new(),
+        health: BTreeMap::new(),
+        absent: BTreeMap::new(),
+        desired: crate::control::desired::Desired::default(),
+        attached: Attached::default(),
+        held: BTreeMap::new(),
+        failed: None,
+        options: AttachOptions { yes: options.yes, replace: options.replace },
+        allowed: BTreeSet::new(),
+        asks,
+        checks,
+        ssh: std::env::var("SSH_CONNECTION").ok(),
+        paths,
+    };
+    core.adopt().await?;
+    if let Err(error) = core.refresh(true).await {
+        // With nothing attached yet the operator should see it fail; otherwise the old state is better than none.
+        if core.attached.ports.is_empty() {
+            return Err(error);
+        }
+        tracing::error!("{error:#}");
+    }
+    for (switch, why) in &core.held {
+        tracing::warn!(
+            "{switch} is not attached: {why}; `lbx attach {switch} --yes`, then `lbx attach --confirm`"
+        );
+    }
+    for plan in core.host.plans.iter().filter(|plan| !plan.refusals.is_empty()) {
+        tracing::error!("{} is not attached: {}", plan.switch, plan.refusals.join("; "));
+    }
+
+    let (handle, mut works) = Handle::new();
+    let socket = core.paths.socket(Some(&core.config));
+    let server = api::serve(handle.clone(), &socket, core.config.daemon.metrics_listen).await?;
+    tracing::info!(
+        "steering {} services to {} targets; API on {}",
+        core.desired.services.len(),
+        core.desired.targets().count(),
+        socket.display()
+    );
+    notify::ready();
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut second = interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look_at = tokio::time::Instant::now() + LOOK;
+    let mut sweep_at = tokio::time::Instant::now() + SWEEP;
+    let mut watching = true;
+    loop {
+        tokio::select! {
+            Some(work) = works.recv() => work(&mut core).await,
+            event = watcher.next(), if watching => match event {
+                Some(event) => {
+                    tracing::trace!("{event:?}");
+                    look_at = look_at.min(tokio::time::Instant::now() + SETTLE);
+                }
+                None => {
+                    tracing::error!("the kernel closed the channel of link changes; looking every 10 s instead");
+                    watching = false;
+                }
+            },
+            () = sleep_until(look_at) => {
+                look_at = tokio::time::Instant::now() + LOOK;
+                if let Err(error) = core.refresh(false).await {
+                    tracing::debug!("looking at the host: {error:#}");
+                }
+            }
+            () = sleep_until(sweep_at) => {
+                sweep_at = tokio::time::Instant::now() + SWEEP;
+                match core.datapath.maps().free_expired() {
+                    Ok(freed) => tracing::debug!("{freed} expired flows freed"),
+                    Err(error) => tracing::warn!("{error}"),
+                }
+            }
+            Some(news) = answered.recv() => core.answered(news.key, news.phase),
+            Some((target, news)) = checked.recv() => core.checked(&target, news),
+            _ = second.tick() => core.tick(),
+            _ = hangup.recv() => if let Err(error) = core.reload().await {
+                tracing::error!("{error:#}");
+                notify::status("the last reload was refused, see the log");
+            },
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    notify::stopping();
+    tracing::info!("stopping; the datapath goes on with what it has (`lbx detach` removes it)");
+    server.stop();
+    Ok(())
+}
+
+impl Core {
+    /// Takes over what an earlier daemon left in the maps: for whom this host answers, and which targets were
+    /// found unhealthy. Neither is to flip for a moment just because the daemon restarts.
+    async fn adopt(&mut self) -> Result<()> {
+        let view = crate::host::view().await.context("cannot read the host's links")?;
+        let maps = self.datapath.maps();
+        for service in &self.config.services {
+            let vlan = build::rule_vlan(&view, service);
+            for addr in &service.vips {
+                let entry = maps.address((*addr).into())?;
+                if entry.is_some_and(|entry| entry.flags & address_flags::ANSWER != 0) {
+                    let key = Key { switch: service.switch.clone(), vlan, addr: *addr };
+                    self.answers.insert(key, Phase::Answering);
+                }
+            }
+        }
+        let names = crate::control::Names::adopt(&maps)?;
+        for service in self.config.services.iter().filter(|service| service.health.tcp.is_some()) {
+            for target in &service.targets {
+                let name = format!("{}/{}", service.name, target.name());
+                let Some(index) = names.targets.get(&crate::control::map_name(&name)) else { continue };
+                let known = maps.target(u32::from(*index))?;
+                let there = known.flags & lbx_common::target::flags::IN_USE != 0;
+                if there && known.state.stored() == State::Down {
+                    self.book.set_state(&name, lbx_common::wish::Owner::Health, Some(State::Down));
+                }
+            }
+        }
+        if self.config.switches.is_empty() {
+            bail!("the config has no switch to attach to");
+        }
+        Ok(())
+    }
+}
+
+/// `lbx run` as a process: log, runtime, daemon.
+///
+/// # Errors
+/// As for [`run`].
+pub fn main(paths: Paths, options: Options) -> Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("LBX_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(run(paths, options))
+}

@@ -1,0 +1,3 @@
+//! Measuring. In this version: health checks.
+
+pub mod health;
