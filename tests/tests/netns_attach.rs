@@ -6,10 +6,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use lbx_common::addresses::{AddressSpec, RuleSpec};
 use lbx_common::control::flags;
 use lbx_common::flow::{self, Bucket, ColdFlow, FlowEntry, IdleClass, TargetWord};
 use lbx_common::key::{FlowKey, ports, scope};
 use lbx_common::port::Port;
+use lbx_common::service::{Rule, Service, address_flags};
 use lbx_common::target::{State, StateWord, Target};
 use lbx_tests::lab::netns::Netns;
 use lbx_tests::lab::record::{Item, Record};
@@ -315,6 +317,60 @@ fn the_flow_table_is_resized_with_its_flows() {
 }
 
 #[test]
+fn tables_and_addresses_are_written_beside_what_is_in_force() {
+    let place = Place::new();
+    let datapath = place.load(&small()).unwrap();
+    let maps = datapath.maps();
+    let word = |n: u16| TargetWord::new(n, 0, 1);
+
+    // Two services, each with a table; a longer one of the first finds its place behind both.
+    let mut services = [Service::default(); 2];
+    for (n, service) in services.iter_mut().enumerate() {
+        let (region, written) = maps.place_table(n as u32, &vec![word(n as u16 + 1); 100]).unwrap();
+        assert_eq!((region.base, region.len, written), (n as u32 * 100, 100, 100));
+        (service.table_base, service.table_len) = (region.base, region.len);
+        let members = maps.place_members(n as u32, &[7, 8, 9]).unwrap();
+        (service.members_first, service.members) = (members.base, members.len as u16);
+        maps.write_service(n as u32, service).unwrap();
+        assert_eq!(maps.service(n as u32).unwrap(), *service);
+        assert_eq!(maps.members(datapath::members_of(service)).unwrap(), [7, 8, 9]);
+    }
+    let mut table = vec![word(1); 100];
+    table[41] = word(5);
+    let (region, written) = maps.place_table(0, &table).unwrap();
+    assert_eq!((region.base, written), (0, 1), "in place, one slot");
+    assert_eq!(maps.table(region).unwrap(), table);
+    for _ in 0..2 {
+        let (region, _) = maps.place_table(0, &vec![word(3); 150]).unwrap();
+        assert_eq!(region.base, 200, "what was placed and never named is given up");
+    }
+    assert_eq!(maps.table(datapath::table_of(&services[1])).unwrap(), vec![word(2); 100]);
+    let too_long = maps.place_table(0, &vec![word(3); 65_530]).unwrap_err();
+    assert!(matches!(too_long, Error::TablePool { len: 65_530, used: 200, .. }), "{too_long}");
+
+    let spec = |n: u8| AddressSpec {
+        addr: IpAddr::from([192, 0, 2, n]).into(),
+        flags: address_flags::VIP,
+        rules: vec![
+            RuleSpec::Service(Rule { protocol: 6, port_last: 80, index: n.into(), ..Rule::default() });
+            5
+        ],
+        ..AddressSpec::default()
+    };
+    let specs: Vec<_> = (1..=9).map(spec).collect();
+    assert!(maps.write_addresses(&specs).unwrap());
+    let first = maps.control().unwrap().addresses;
+    assert!(!maps.write_addresses(&specs).unwrap(), "the same again changes nothing");
+    assert_eq!(maps.control().unwrap().addresses, first);
+    assert!(maps.write_addresses(&specs[1..]).unwrap());
+    assert_ne!(maps.control().unwrap().addresses.base(), first.base());
+    assert_eq!(maps.address(specs[0].addr).unwrap(), None);
+    let entry = maps.address(specs[8].addr).unwrap().unwrap();
+    assert_eq!(maps.rules(&entry).unwrap().len(), 5);
+    assert!(maps.rules(&entry).unwrap().iter().all(|rule| rule.index == 9));
+}
+
+#[test]
 fn the_clock_is_the_kernels() {
     let place = Place::new();
     let datapath = place.load(&small()).unwrap();
@@ -347,11 +403,16 @@ fn the_pins_of_a_vanished_interface_are_swept() {
     place.inside(|| datapath.attach_xdp(&p0, 0, XdpMode::Native, false)).unwrap();
     place.inside(|| datapath.attach_tc(&t0, Direction::Ingress, TcMode::Auto)).unwrap();
     place.inside(|| datapath.attach_tc(&t0, Direction::Ingress, TcMode::Clsact)).unwrap();
-    place.ip("link del p0");
+    let p1 = place.device("p1");
+    assert!(matches!(
+        place.inside(|| datapath.attach_tc(&p1, Direction::Ingress, TcMode::Auto)).unwrap(),
+        Point::Tcx(_)
+    ));
+    place.ip("link del p0"); // and p1 with it
     place.ip("link del t0");
     assert!(place.list().iter().all(|(_, _, dead)| *dead), "{:?}", place.list());
     let swept = place.inside(|| datapath::sweep(&place.instance)).unwrap();
-    assert_eq!(swept.len(), 2, "{swept:?}");
+    assert_eq!(swept.len(), 3, "{swept:?}");
     assert!(place.list().is_empty());
     assert!(fs::read_dir(place.instance.links()).unwrap().next().is_none());
 

@@ -47,11 +47,6 @@ pub enum Error {
     /// The object lacks a program or map.
     #[error("the eBPF object has no {0}: it was built from another version of lbx")]
     Missing(String),
-    /// The object has a map the loader would not share between programs.
-    #[error(
-        "the eBPF object has a map {0} that this loader does not know: it was built from another version of lbx"
-    )]
-    UnknownMap(String),
     /// The kernel or aya refused the object.
     #[error("loading the eBPF object: {0}")]
     Load(#[from] aya::EbpfError),

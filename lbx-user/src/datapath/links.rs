@@ -7,7 +7,7 @@
 
 use super::error::{Error, Result};
 use super::load::Programs;
-use super::netlink::{self, Direction, FILTER_PRIORITY};
+use super::netlink::{self, Direction, FILTER_PRIORITY, XDP_ATTACHED_MULTI, XdpState};
 use super::pins::{self, Instance, entries, escape, unescape};
 use super::sys::{self, Hook};
 use std::fmt;
@@ -178,7 +178,9 @@ pub(crate) fn attach_xdp(
     if let Ok(link) = sys::open_pin(&path) {
         let info = sys::link_info(&link).map_err(Error::path("reading", &path))?;
         let state = if info.ifindex == device.ifindex { netlink::xdp_state(device.ifindex)? } else { None };
-        if state.is_some_and(|s| s.mode == mode.attached() && s.prog_id == info.prog_id) {
+        // With several programs on the interface the kernel does not say which is attached how.
+        let right = |s: XdpState| s.mode == mode.attached() && s.prog_id == info.prog_id;
+        if state.is_some_and(|s| s.mode == XDP_ATTACHED_MULTI || right(s)) {
             return sys::link_update(&link, program).map_err(Error::path("updating", &path));
         }
         // Another interface of that name, or another mode: the link goes, a new one comes.

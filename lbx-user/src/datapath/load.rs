@@ -64,9 +64,6 @@ pub(crate) struct Programs {
     xdp: HashMap<u32, OwnedFd>,
 }
 
-/// Maps that belong to one version of the programs: the tail calls, and what the programs tell each other.
-const VERSIONED: [&str; 5] = ["xdp_tail", "tc_tail", "scratch", "back_query", "rates"];
-
 impl Programs {
     /// The tc program for frames coming in.
     pub(crate) fn tc(&self) -> &OwnedFd {
@@ -85,7 +82,7 @@ impl Programs {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {
                 let mut ebpf =
-                    open(&self.instance, &self.object, &self.options, self.version, self.resize, port)?;
+                    open(&self.instance, &self.object, &self.options, self.version, self.resize, Some(port))?;
                 Ok(entry.insert(xdp_program(&mut ebpf, "lbx_xdp")?))
             }
         }
@@ -122,7 +119,7 @@ impl Datapath {
         instance.check_maps()?;
         let plan = Plan::new(instance, options)?;
         let resize = plan.is_resize();
-        let mut ebpf = open(instance, object, options, version, resize, 0)?;
+        let mut ebpf = open(instance, object, options, version, resize, None)?;
         let clock = xdp_program(&mut ebpf, "lbx_clock")?;
         sys::pin(&clock, &instance.progs(version).join("lbx_clock"))
             .map_err(Error::io("pinning lbx_clock"))?;
@@ -233,34 +230,42 @@ fn take_over(programs: &mut Programs) -> Result<Vec<String>> {
     links::upgrade(&instance, programs, |ifindex| maps::port_of(&port_of, ifindex))
 }
 
-/// Parses the object over the pinned maps; maps that are not pinned yet are made and pinned.
+/// Parses the object over the pinned maps; maps that are not pinned yet are made and pinned. Without a port
+/// the programs look it up by the ingress interface, as those that all ports share must.
 fn open(
     instance: &Instance,
     object: &[u8],
     options: &Options,
     version: u32,
     resize: bool,
-    port: u32,
+    port: Option<u32>,
 ) -> Result<Ebpf> {
     let buckets = shape::buckets_for(options.flows);
     let mut loader = EbpfLoader::new();
     loader
         .map_max_entries("flows", buckets)
         .map_max_entries("flows_cold", buckets * WAYS)
-        .map_max_entries("slots", options.table_pool / 2 + 1)
-        .override_global("PORT_INDEX", &port, false);
+        .map_max_entries("slots", options.table_pool / 2 + 1);
+    if let Some(port) = &port {
+        loader.override_global("PORT_INDEX", port, true);
+    }
     for shape in shape::SHAPES {
         loader.map_pin_path(shape.name, resize::pin_path(instance, shape.name, resize));
     }
-    for name in VERSIONED {
-        loader.map_pin_path(name, instance.progs(version).join(name));
+    let of_version = instance.progs(version);
+    let made = pins::entries(&of_version);
+    for name in &made {
+        loader.map_pin_path(name, of_version.join(name));
     }
     let ebpf = loader.load(object)?;
-    // A map nobody pins would be another one for every port.
-    let known =
-        |name: &str| name.starts_with('.') || VERSIONED.contains(&name) || shape::shape(name).is_some();
-    let stranger = ebpf.maps().map(|(name, _)| name).find(|name| !known(name)).map(str::to_owned);
-    stranger.map_or(Ok(ebpf), |name| Err(Error::UnknownMap(name)))
+    // Whatever else the programs have (tail calls, notes to each other) belongs to this version of them.
+    for (name, map) in ebpf.maps() {
+        if !name.starts_with('.') && shape::shape(name).is_none() && !made.iter().any(|m| m == name) {
+            let path = of_version.join(name);
+            map.pin(&path).map_err(|e| Error::path("pinning", &path)(std::io::Error::other(e)))?;
+        }
+    }
+    Ok(ebpf)
 }
 
 /// Loads an XDP program and answers its descriptor.

@@ -6,7 +6,8 @@ use super::mmap::Array;
 use super::pins::Instance;
 use super::regions::{Region, first_fit};
 use super::sys;
-use lbx_common::addresses::{self, AddressSpec};
+use bytemuck::Pod;
+use lbx_common::addresses::{self, AddressSpec, Built};
 use lbx_common::control::{AddressSelect, Control, flags};
 use lbx_common::flow::{Bucket, ColdFlow, IdleLimits, TargetWord};
 use lbx_common::limits::{ABI_VERSION, ADDRESS_SLOTS, MAX_SERVICES, NAME_LEN, WAYS};
@@ -260,7 +261,7 @@ impl Maps {
             return Ok((now, self.write_table(now.base, table)?));
         }
         let mut pending = self.pending();
-        let mut used = self.in_use(&mut pending.slots, table_of)?;
+        let mut used = self.in_use(&mut pending.slots, service, table_of)?;
         let Some(base) = first_fit(&mut used, self.table_pool(), len) else {
             let used = used.iter().map(|r| u64::from(r.len)).sum();
             return Err(Error::TablePool { len, used, pool: self.table_pool().into() });
@@ -284,7 +285,7 @@ impl Maps {
             return Ok(now);
         }
         let mut pending = self.pending();
-        let mut used = self.in_use(&mut pending.members, members_of)?;
+        let mut used = self.in_use(&mut pending.members, service, members_of)?;
         let Some(base) = first_fit(&mut used, self.members.len(), len) else {
             let used = used.iter().map(|r| u64::from(r.len)).sum();
             return Err(Error::TablePool { len, used, pool: self.members.len().into() });
@@ -298,14 +299,16 @@ impl Maps {
         Ok(region)
     }
 
-    /// Regions that services name, are about to name, or named a moment ago.
+    /// Regions that services name, are about to name, or named a moment ago. What `service` was about to name
+    /// is given up: its writer starts over.
     fn in_use(
         &self,
         pending: &mut Vec<(u32, Region, Option<Instant>)>,
+        service: u32,
         of: fn(&Service) -> Region,
     ) -> Result<Vec<Region>> {
         let now = Instant::now();
-        pending.retain(|(_, _, until)| until.is_none_or(|until| until > now));
+        pending.retain(|(of, _, until)| until.map_or(*of != service, |until| until > now));
         let mut used: Vec<Region> = pending.iter().map(|(_, region, _)| *region).collect();
         for index in 0..MAX_SERVICES {
             used.push(of(&self.service(index)?));
@@ -313,13 +316,18 @@ impl Maps {
         Ok(used)
     }
 
-    /// Builds the address table anew and puts it in force with one store.
-    pub fn write_addresses(&self, specs: &[AddressSpec]) -> Result<()> {
+    /// Builds the address table and puts it in force with one store; answers whether it was another one.
+    pub fn write_addresses(&self, specs: &[AddressSpec]) -> Result<bool> {
         const SELECT: usize = std::mem::offset_of!(Control, addresses) / 8;
         let mut pending = self.pending();
         let now = self.control()?.addresses;
-        let half = u32::from(now.base() == 0);
+        let half = now.base() / ADDRESS_SLOTS;
         let built = addresses::build(specs, half)?;
+        if built.seed == now.seed() && self.stands(&built, half)? {
+            return Ok(false);
+        }
+        let other = 1 - half.min(1);
+        let built = addresses::build(specs, other)?;
         // A packet that was being looked up when the table was flipped last may still read the other half.
         if let Some(since) = pending.flipped.map(|at| at.elapsed())
             && since < GRACE
@@ -332,13 +340,20 @@ impl Maps {
         for (index, rule) in (built.rules_base..).zip(&built.more_rules) {
             self.more_rules.set(index, rule)?;
         }
-        for (index, entry) in (half * ADDRESS_SLOTS..).zip(&built.entries) {
+        for (index, entry) in (other * ADDRESS_SLOTS..).zip(&built.entries) {
             self.addresses.set(index, entry)?;
         }
-        let select = AddressSelect::new(built.seed, half * ADDRESS_SLOTS);
+        let select = AddressSelect::new(built.seed, other * ADDRESS_SLOTS);
         self.control.word64(0, SELECT)?.store(select.0, Ordering::Release);
         pending.flipped = Some(Instant::now());
-        Ok(())
+        Ok(true)
+    }
+
+    /// Whether a generation is what the maps hold.
+    fn stands(&self, built: &Built, half: u32) -> Result<bool> {
+        Ok(holds(&self.backs, built.backs_base, &built.backs)?
+            && holds(&self.more_rules, built.rules_base, &built.more_rules)?
+            && holds(&self.addresses, half * ADDRESS_SLOTS, &built.entries)?)
     }
 
     /// Writes the idle times.
@@ -468,6 +483,16 @@ fn settle(
     if before != now && before.len > 0 {
         pending.push((service, before, until));
     }
+}
+
+/// Whether an array holds these elements from `base` on.
+fn holds<T: Pod + PartialEq>(array: &Array<T>, base: u32, wanted: &[T]) -> Result<bool> {
+    for (index, element) in (base..).zip(wanted) {
+        if array.get(index)? != *element {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Looks an interface up.

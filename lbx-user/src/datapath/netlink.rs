@@ -49,6 +49,9 @@ pub const FILTER_PRIORITY: u16 = 0xc1b0;
 /// Handle of lbx's filters.
 const FILTER_HANDLE: u32 = 1;
 
+/// [`XdpState::mode`] of an interface with a program in the driver and another in the stack.
+pub const XDP_ATTACHED_MULTI: u8 = 4;
+
 /// Which way a tc program looks.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Direction {
