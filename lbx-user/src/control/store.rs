@@ -140,7 +140,7 @@ impl Store for &Maps {
         Ok(Maps::place_table(self, service.into(), table)?.0)
     }
     fn write_addresses(&mut self, specs: &[AddressSpec]) -> Result<()> {
-        Ok(Maps::write_addresses(self, specs)?)
+        Ok(Maps::write_addresses(self, specs).map(drop)?)
     }
     fn port(&self, index: u16) -> Result<Port> {
         Ok(Maps::port(self, index.into())?)
