@@ -40,6 +40,12 @@ pub fn lbx_tc(ctx: TcContext) -> i32 {
     tc::run(&ctx)
 }
 
+/// Frames the host itself sends, at egress of the switch device.
+#[classifier]
+pub fn lbx_tc_egress(ctx: TcContext) -> i32 {
+    tc::run(&ctx)
+}
+
 /// Writes the kernel's time into the packet, for `BPF_PROG_TEST_RUN` only.
 #[xdp]
 pub fn lbx_clock(ctx: XdpContext) -> u32 {

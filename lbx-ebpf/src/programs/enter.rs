@@ -5,9 +5,11 @@ use crate::packet::frame::Frame;
 use crate::packet::tc::TcFrame;
 use crate::packet::xdp::XdpFrame;
 use crate::steps::env::Env;
+use crate::steps::stats;
 use crate::verdict::{self, Action};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use lbx_common::reason::Reason;
+use lbx_common::reason::{Kind, Reason};
+use lbx_common::steer::slow::Slow;
 
 /// What a rare path does, for both kinds of frame.
 pub trait SlowPath {
@@ -21,7 +23,15 @@ pub trait SlowPath {
 fn enter<P: SlowPath, F: Frame>(frame: F) -> (Result<Action, Reason>, bool) {
     let Some(note) = Scratch::read() else { return (Err(Reason::Internal), false) };
     let Some(env) = Env::open(note.port) else { return (Err(Reason::Internal), false) };
-    (P::run(frame, &env, &note), env.observe)
+    let outcome = P::run(frame, &env, &note);
+    // Of these two the caller knows the service and does not come back; the others count for themselves.
+    if matches!(note.slow, Slow::Reject | Slow::TooBig)
+        && let Err(reason) = outcome
+        && matches!(reason.kind(), Kind::Drop)
+    {
+        stats::service(note.service as u32, |s| s.drops += 1);
+    }
+    (outcome, env.observe)
 }
 
 /// Entry of a rare path at XDP.

@@ -32,14 +32,15 @@ pub fn serve<F: Frame>(frame: F, env: &Env, entry: &AddressEntry, view: &View, v
     let outcome =
         if env.port.is_member(vlan) { flow(frame, env, view, vlan, index) } else { Err(Reason::VlanIngress) };
     if let Err(reason) = outcome {
-        if matches!(reason.kind(), lbx_common::reason::Kind::Drop) {
-            stats::service(index, |s| s.drops += 1);
-        }
         if matches!(reason, Reason::NoTarget) && service.flags & flags::REJECT != 0 && !env.observe {
+            // Counts what becomes of it; comes back only if there is no such program.
             let mut note = Scratch::new(Slow::Reject, env.port_index, vlan);
             note.service = index as u16;
             note.reason = reason as u32;
             let _ = detour(frame, note);
+        }
+        if matches!(reason.kind(), lbx_common::reason::Kind::Drop) {
+            stats::service(index, |s| s.drops += 1);
         }
     }
     outcome
