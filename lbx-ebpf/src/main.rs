@@ -19,13 +19,15 @@ mod maps;
 mod packet;
 mod programs;
 mod rewrite;
+mod slow;
 mod steps;
 mod verdict;
 
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use programs::{
-    back, clock, enter, slow_answer, slow_headers, slow_icmp, slow_reject, slow_too_big, tc, xdp as native,
+    back, clock, enter, slow_answer, slow_headers, slow_icmp, slow_later, slow_reject, slow_too_big, tc,
+    xdp as native,
 };
 
 /// Frames from outside, before the kernel makes them skbs.
@@ -122,6 +124,18 @@ pub fn lbx_xdp_back(ctx: XdpContext) -> u32 {
 #[classifier]
 pub fn lbx_tc_back(ctx: TcContext) -> i32 {
     enter::tc::<back::Back>(&ctx)
+}
+
+/// Later fragments, behind `xdp_tail`.
+#[xdp]
+pub fn lbx_xdp_later(ctx: XdpContext) -> u32 {
+    enter::xdp::<slow_later::Later>(&ctx)
+}
+
+/// Later fragments, behind `tc_tail`.
+#[classifier]
+pub fn lbx_tc_later(ctx: TcContext) -> i32 {
+    enter::tc::<slow_later::Later>(&ctx)
 }
 
 #[cfg(not(target_arch = "bpf"))]

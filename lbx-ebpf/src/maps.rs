@@ -6,6 +6,8 @@
 
 pub mod scratch;
 
+use crate::slow::inside::Inside;
+use crate::slow::locate::Located;
 use crate::steps::back::BackQuery;
 use aya_ebpf::btf_maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::macros::btf_map;
@@ -125,6 +127,14 @@ pub static TC_TAIL: ProgramArray<{ SLOW_PROGRAMS as usize }> = ProgramArray::new
 /// What a program tells the one it tail-calls.
 #[btf_map(name = "scratch")]
 pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+/// Where the headers of the packet in hand are, for the rare paths.
+#[btf_map(name = "located")]
+pub static LOCATED: PerCpuArray<Located, 1> = PerCpuArray::new();
+
+/// The packet inside the ICMP error in hand.
+#[btf_map(name = "inside")]
+pub static INSIDE: PerCpuArray<Inside, 1> = PerCpuArray::new();
 
 /// What the way back is looked up by.
 #[btf_map(name = "back_query")]

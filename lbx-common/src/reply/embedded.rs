@@ -4,12 +4,11 @@
 //! from the VIP to a client, one from a nat target about a packet from a client to the target.
 
 use super::header::protocol;
-use super::sum::{self, Sum};
+use crate::addr::Ip;
+use crate::algo::checksum;
 
-/// Bytes of the inner transport header that are looked at: as far as the checksum of TCP.
-pub const L4: usize = 18;
-/// Bytes of it that every error carries (RFC 792).
-pub const L4_MIN: usize = 8;
+/// Bytes of the inner transport header that every error carries (RFC 792).
+pub const L4_MIN: u32 = 8;
 
 /// Which end of the packet inside is translated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,118 +41,177 @@ pub fn header_v4(ip: &[u8; 20]) -> Option<usize> {
     (ip[0] >> 4 == 4 && length >= 20 && first && known).then_some(length)
 }
 
-/// Puts another address at one end of an IPv4 header, its checksum following.
-#[inline(always)]
-pub fn readdress_v4(ip: &[u8; 20], end: End, addr: &[u8; 4]) -> [u8; 20] {
-    let mut out = *ip;
-    let old: [u8; 4] = match end {
-        End::Source => [ip[12], ip[13], ip[14], ip[15]],
-        End::Destination => [ip[16], ip[17], ip[18], ip[19]],
-    };
-    match end {
-        End::Source => out[12..16].copy_from_slice(addr),
-        End::Destination => out[16..20].copy_from_slice(addr),
-    }
-    let check = Sum::behind([ip[10], ip[11]]).add_sum(sum::change(&old, addr)).checksum();
-    out[10..12].copy_from_slice(&check);
-    out
+/// One end of the packet inside before and after its translation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Change {
+    /// Its address.
+    pub old: Ip,
+    /// The address to be there.
+    pub new: Ip,
+    /// Its port, in network order.
+    pub old_port: u16,
+    /// The port to be there.
+    pub new_port: u16,
 }
 
-/// Puts another address at one end of an IPv6 header.
-#[inline(always)]
-pub fn readdress_v6(ip: &[u8; 40], end: End, addr: &[u8; 16]) -> [u8; 40] {
-    let mut out = *ip;
-    match end {
-        End::Source => out[8..24].copy_from_slice(addr),
-        End::Destination => out[24..40].copy_from_slice(addr),
-    }
-    out
+/// Checksums inside and around the packet, raw words as they lie there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Checks {
+    /// Of the IPv4 header inside; 0 for IPv6.
+    pub header: u16,
+    /// Of TCP or UDP inside; `None` if the message ends before it.
+    pub l4: Option<u16>,
+    /// Of the message.
+    pub message: u16,
 }
 
-/// Puts another port at one end of the start of a TCP or UDP header. Its checksum follows that and `address`,
-/// what the new address adds to the sum; one that is absent (beyond `length`, or 0 in UDP) stays so.
-///
-/// `port` in wire order. `l4` holds `length` bytes of the packet and zeros behind.
-#[inline(always)]
-pub fn retarget(l4: &[u8; L4], length: usize, tcp: bool, end: End, port: [u8; 2], address: Sum) -> [u8; L4] {
-    let mut out = *l4;
-    let old = match end {
-        End::Source => [l4[0], l4[1]],
-        End::Destination => [l4[2], l4[3]],
-    };
-    match end {
-        End::Source => out[..2].copy_from_slice(&port),
-        End::Destination => out[2..4].copy_from_slice(&port),
-    }
-    let delta = address.add_sum(sum::change(&old, &port));
-    if tcp {
-        if length >= L4 {
-            let check = Sum::behind([l4[16], l4[17]]).add_sum(delta).checksum();
-            out[16..18].copy_from_slice(&check);
+impl Change {
+    /// What the address does to a sum.
+    #[inline(always)]
+    const fn address(&self) -> u64 {
+        if self.new.is_v4() {
+            checksum::delta32(self.old.v4_word(), self.new.v4_word())
+        } else {
+            checksum::delta128(&self.old.0, &self.new.0)
         }
-    } else if l4[6] | l4[7] != 0 {
-        let check = Sum::behind([l4[6], l4[7]]).add_sum(delta).checksum_udp();
-        out[6..8].copy_from_slice(&check);
     }
-    out
+
+    /// The checksums after the change. The message's covers everything inside, the other checksums included;
+    /// over IPv6 it also covers the addresses of the message itself, of which the one that is the same as the
+    /// changed one changes with it.
+    #[inline(always)]
+    pub const fn checks(&self, before: &Checks, tcp: bool) -> Checks {
+        let address = self.address();
+        let port = checksum::delta16(self.old_port, self.new_port);
+        let v4 = self.new.is_v4();
+        let header = if v4 { checksum::apply(before.header, address) } else { 0 };
+        let mut message = address + port;
+        if v4 {
+            message += checksum::delta16(before.header, header);
+        } else {
+            message += address;
+        }
+        let mut l4 = before.l4;
+        if let Some(old) = before.l4 {
+            let delta = address + port;
+            let new = if tcp { checksum::apply(old, delta) } else { checksum::apply_udp(old, delta) };
+            message += checksum::delta16(old, new);
+            l4 = Some(new);
+        }
+        Checks { header, l4, message: checksum::apply(before.message, message) }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use etherparse::{IpNumber, Ipv4Header, PacketBuilder, TcpHeader, UdpHeader};
+    use crate::reply::error;
+    use crate::reply::header::HOP_LIMIT;
+    use crate::reply::sum::Sum;
+    use core::net::IpAddr;
+    use etherparse::PacketBuilder;
     use proptest::prelude::*;
 
-    const CLIENT: [u8; 4] = [203, 0, 113, 7];
-    const VIP: [u8; 4] = [192, 0, 2, 10];
-    const VM: [u8; 4] = [10, 0, 0, 5];
+    fn sum(bytes: &[u8]) -> Sum {
+        bytes.chunks(2).fold(Sum::ZERO, |sum, pair| sum.add([pair[0], *pair.get(1).unwrap_or(&0)]))
+    }
 
-    /// A packet from `src` to the client and its transport header's offset.
-    fn packet(src: [u8; 4], port: u16, tcp: bool) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        let builder = PacketBuilder::ipv4(src, CLIENT, 60);
-        if tcp {
-            builder.tcp(port, 5555, 7, 1000).write(&mut bytes, b"payload").unwrap();
-        } else {
-            builder.udp(port, 5555).write(&mut bytes, b"payload").unwrap();
+    /// An error to `outer` that quotes `length` bytes of the packet from `src` to the client.
+    fn error(src: IpAddr, port: u16, tcp: bool, length: usize) -> Vec<u8> {
+        let mut inside = Vec::new();
+        match src {
+            IpAddr::V4(src) => {
+                let builder = PacketBuilder::ipv4(src.octets(), [203, 0, 113, 7], HOP_LIMIT);
+                if tcp {
+                    builder.tcp(port, 5555, 7, 1000).write(&mut inside, b"payload!").unwrap();
+                } else {
+                    builder.udp(port, 5555).write(&mut inside, b"payload!").unwrap();
+                }
+            }
+            IpAddr::V6(src) => {
+                let builder = PacketBuilder::ipv6(src.octets(), [7; 16], HOP_LIMIT);
+                if tcp {
+                    builder.tcp(port, 5555, 7, 1000).write(&mut inside, b"payload!").unwrap();
+                } else {
+                    builder.udp(port, 5555).write(&mut inside, b"payload!").unwrap();
+                }
+            }
         }
+        inside.truncate(length);
+        let report = error::Report::TooBig(1400);
+        let mut bytes = match src {
+            IpAddr::V4(dst) => {
+                error::v4(&dst.octets(), &[198, 51, 100, 1], report, sum(&inside), inside.len() as u16)
+                    .to_vec()
+            }
+            // Addresses swapped: sums do not care which is which.
+            IpAddr::V6(dst) => {
+                error::v6(&dst.octets(), &[9; 16], report, sum(&inside), inside.len() as u16).to_vec()
+            }
+        };
+        bytes.extend(inside);
         bytes
     }
 
-    #[test]
-    fn a_translated_packet_is_the_one_the_vm_sent() {
-        for tcp in [true, false] {
-            let seen = packet(VIP, 80, tcp);
-            let sent = packet(VM, 8080, tcp);
-            let ip: [u8; 20] = *seen.first_chunk().unwrap();
-            let inside = readdress_v4(&ip, End::Source, &VM);
-            assert_eq!(inside[..], sent[..20]);
-            let mut l4 = [0; L4];
-            let have = if tcp { 18 } else { 15 };
-            l4[..have].copy_from_slice(&seen[20..20 + have]);
-            let address = sum::change(&VIP, &VM);
-            let out = retarget(&l4, have, tcp, End::Source, 8080u16.to_be_bytes(), address);
-            assert_eq!(out[..have], sent[20..20 + have], "tcp {tcp}");
-            // And back again.
-            let back = retarget(&out, have, tcp, End::Source, 80u16.to_be_bytes(), sum::change(&VM, &VIP));
-            assert_eq!(back, l4);
-            assert_eq!(readdress_v4(&inside, End::Source, &VIP), ip);
+    fn word(bytes: &[u8], at: usize) -> u16 {
+        u16::from_ne_bytes([bytes[at], bytes[at + 1]])
+    }
+
+    /// Reads the checksums of what [`error`] made.
+    fn checks(bytes: &[u8], v4: bool, tcp: bool) -> Checks {
+        let (message, inside, l4) = if v4 { (22, 28, 48) } else { (42, 48, 88) };
+        let at = l4 + if tcp { 16 } else { 6 };
+        Checks {
+            header: if v4 { word(bytes, inside + 10) } else { 0 },
+            l4: (at + 2 <= bytes.len()).then(|| word(bytes, at)),
+            message: word(bytes, message),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_translated_error_is_the_one_about_the_packet_the_vm_sent(
+            v4: bool, tcp: bool, vm4 in 0x0a00_0001u32..0x0aff_ffff, vm6: [u8; 12], port in 1u16.., short: bool
+        ) {
+            let vip: IpAddr = if v4 { [192, 0, 2, 10].into() } else { "2001:db8::10".parse().unwrap() };
+            let mut octets = [0x20; 16];
+            octets[4..].copy_from_slice(&vm6);
+            let vm: IpAddr = if v4 { vm4.to_be_bytes().into() } else { octets.into() };
+            let length = if v4 { 20 } else { 40 } + if short { 8 } else { 20 };
+            let seen = error(vip, 80, tcp, length);
+            let wanted = error(vm, port, tcp, length);
+            let change = Change {
+                old: vip.into(),
+                new: vm.into(),
+                old_port: 80u16.to_be(),
+                new_port: port.to_be(),
+            };
+            let made = change.checks(&checks(&seen, v4, tcp), tcp);
+            prop_assert_eq!(made, checks(&wanted, v4, tcp));
+            let back = Change {
+                old: change.new, new: change.old, old_port: change.new_port, new_port: change.old_port
+            };
+            prop_assert_eq!(back.checks(&made, tcp), checks(&seen, v4, tcp));
         }
     }
 
     #[test]
-    fn absent_checksums_stay_absent() {
-        let l4 = [0, 80, 21, 179, 0, 16, 0, 0, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9];
-        let udp = retarget(&l4, 18, false, End::Destination, [1, 2], sum::change(&VIP, &VM));
-        assert_eq!(udp, [0, 80, 1, 2, 0, 16, 0, 0, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9]);
-        let tcp = retarget(&l4, 8, true, End::Source, [1, 2], sum::change(&VIP, &VM));
-        assert_eq!(tcp[..2], [1, 2]);
-        assert_eq!(tcp[2..], l4[2..]);
+    fn no_udp_checksum_stays_none() {
+        let change = Change {
+            old: IpAddr::from([192, 0, 2, 10]).into(),
+            new: IpAddr::from([10, 0, 0, 5]).into(),
+            old_port: 80,
+            new_port: 90,
+        };
+        let before = Checks { header: 0x1234, l4: Some(0), message: 0x4321 };
+        assert_eq!(change.checks(&before, false).l4, Some(0));
+        let without = Checks { l4: None, ..before };
+        assert_eq!(change.checks(&without, true).l4, None);
     }
 
     #[test]
     fn what_cannot_be_followed() {
-        let ip: [u8; 20] = *packet(VIP, 80, true).first_chunk().unwrap();
+        let ip: [u8; 20] = *error([192, 0, 2, 10].into(), 80, true, 40)[28..].first_chunk().unwrap();
         assert_eq!(header_v4(&ip), Some(20));
         for (at, value) in [(0, 0x65), (0, 0x44), (7, 1), (6, 0x01), (9, 1)] {
             let mut other = ip;
@@ -162,24 +220,5 @@ mod tests {
         }
         assert!(carries_v4(3) && carries_v4(11) && !carries_v4(5) && !carries_v4(8));
         assert!(carries_v6(1) && carries_v6(4) && !carries_v6(0) && !carries_v6(128));
-    }
-
-    proptest! {
-        #[test]
-        fn checksums_follow_any_address_and_port(vm: [u8; 4], port: u16, tcp: bool) {
-            let seen = packet(VIP, 80, tcp);
-            let length = 18.min(seen.len() - 20);
-            let mut l4 = [0; L4];
-            l4[..length].copy_from_slice(&seen[20..20 + length]);
-            let out = retarget(&l4, length, tcp, End::Source, port.to_be_bytes(), sum::change(&VIP, &vm));
-            let ip = Ipv4Header::new((seen.len() - 20) as u16, 60, if tcp { IpNumber::TCP } else { IpNumber::UDP }, vm, CLIENT).unwrap();
-            if tcp {
-                let full = TcpHeader::new(port, 5555, 7, 1000).calc_checksum_ipv4(&ip, b"payload").unwrap();
-                prop_assert_eq!(u16::from_be_bytes([out[16], out[17]]) % 0xffff, full % 0xffff);
-            } else {
-                let full = UdpHeader::with_ipv4_checksum(port, 5555, &ip, b"payload").unwrap().checksum;
-                prop_assert_eq!(u16::from_be_bytes([out[6], out[7]]), full);
-            }
-        }
     }
 }

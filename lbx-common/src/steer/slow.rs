@@ -16,6 +16,8 @@ pub enum Slow {
     TooBig = 4,
     /// From the address of a nat target: it may be the answer of a flow.
     Back = 5,
+    /// A later fragment: after the first.
+    Later = 6,
 }
 
 /// Entries of the program arrays.
@@ -23,8 +25,8 @@ pub const SLOW_PROGRAMS: u32 = 8;
 
 impl Slow {
     /// All, by number.
-    pub const ALL: [Self; 6] =
-        [Self::Answer, Self::Headers, Self::Icmp, Self::Reject, Self::TooBig, Self::Back];
+    pub const ALL: [Self; 7] =
+        [Self::Answer, Self::Headers, Self::Icmp, Self::Reject, Self::TooBig, Self::Back, Self::Later];
 
     /// Name of the program that goes into `xdp_tail` at this index.
     pub const fn xdp_program(self) -> &'static str {
@@ -35,6 +37,7 @@ impl Slow {
             Self::Reject => "lbx_xdp_reject",
             Self::TooBig => "lbx_xdp_too_big",
             Self::Back => "lbx_xdp_back",
+            Self::Later => "lbx_xdp_later",
         }
     }
 
@@ -47,6 +50,7 @@ impl Slow {
             Self::Reject => "lbx_tc_reject",
             Self::TooBig => "lbx_tc_too_big",
             Self::Back => "lbx_tc_back",
+            Self::Later => "lbx_tc_later",
         }
     }
 }

@@ -47,6 +47,9 @@ pub trait Frame: Copy {
     /// Grows (zeroed) or cuts the frame at its end. Stale: every [`Packet`].
     fn set_length(self, bytes: u32) -> Option<()>;
 
+    /// Makes room before the first byte, to be filled by the caller. Stale: every [`Packet`].
+    fn prepend(self, bytes: u32) -> Option<()>;
+
     /// Takes the outer tag off, wherever it is. Stale: every [`Packet`].
     fn pop_tag(self) -> Option<()>;
 
@@ -55,6 +58,9 @@ pub trait Frame: Copy {
 
     /// Sends the frame out of a port, past the bridge.
     fn redirect(self, port_index: u32, ifindex: u32) -> Result<Action, Reason>;
+
+    /// Sends the frame back to where it came from; `port_index` is that of its own port.
+    fn reflect(self, port_index: u32) -> Result<Action, Reason>;
 
     /// Changes an address and a port, and the checksums that cover them. Stale: every [`Packet`].
     fn translate(self, change: &Change) -> Option<()>;

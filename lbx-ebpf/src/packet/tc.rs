@@ -7,9 +7,9 @@ use crate::rewrite::nat::Change;
 use crate::verdict::Action;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{
-    bpf_csum_update, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect, bpf_skb_change_tail,
-    bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
-    bpf_tail_call,
+    bpf_csum_update, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect, bpf_skb_change_head,
+    bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skb_vlan_pop,
+    bpf_skb_vlan_push, bpf_tail_call,
 };
 use aya_ebpf::programs::TcContext;
 use bytemuck::{AnyBitPattern, NoUninit};
@@ -19,6 +19,9 @@ use lbx_common::steer::slow::Slow;
 
 /// `BPF_F_RECOMPUTE_CSUM`: a checksum the device computed over the frame follows the change.
 const RECOMPUTE: u64 = 1;
+
+/// `BPF_F_INGRESS`: the frame arrives on the device instead of leaving by it.
+const INGRESS: u64 = 1;
 
 /// What `bpf_redirect` returns when the redirect stands.
 const TC_ACT_REDIRECT: i64 = 7;
@@ -130,6 +133,13 @@ impl Frame for TcFrame {
     }
 
     #[inline(always)]
+    fn prepend(self, bytes: u32) -> Option<()> {
+        // SAFETY: the context is the kernel's, which finds the room.
+        let rc = unsafe { bpf_skb_change_head(self.0, bytes, 0) };
+        (rc == 0).then_some(())
+    }
+
+    #[inline(always)]
     fn pop_tag(self) -> Option<()> {
         // SAFETY: the context is the kernel's.
         let rc = unsafe { bpf_skb_vlan_pop(self.0) };
@@ -147,6 +157,21 @@ impl Frame for TcFrame {
     fn redirect(self, _port_index: u32, ifindex: u32) -> Result<Action, Reason> {
         // SAFETY: only notes where the frame goes.
         if unsafe { bpf_redirect(ifindex, 0) } == TC_ACT_REDIRECT {
+            Ok(Action::Redirected)
+        } else {
+            Err(Reason::RedirectFailed)
+        }
+    }
+
+    #[inline(always)]
+    fn reflect(self, _port_index: u32) -> Result<Action, Reason> {
+        // SAFETY: the context is the kernel's.
+        let (ifindex, ingress) = unsafe { ((*self.0).ifindex, (*self.0).ingress_ifindex) };
+        // At ingress the two are the same (`__netif_receive_skb_core`). At egress the frame comes from the host,
+        // and what goes back to it arrives on the device it was sent by.
+        let flags = if ifindex == ingress { 0 } else { INGRESS };
+        // SAFETY: only notes where the frame goes.
+        if unsafe { bpf_redirect(ifindex, flags) } == TC_ACT_REDIRECT {
             Ok(Action::Redirected)
         } else {
             Err(Reason::RedirectFailed)

@@ -111,6 +111,13 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
+    fn prepend(self, bytes: u32) -> Option<()> {
+        // SAFETY: the context is the kernel's, which checks the room.
+        let rc = unsafe { bpf_xdp_adjust_head(self.0, -(bytes as i32)) };
+        (rc == 0).then_some(())
+    }
+
+    #[inline(always)]
     fn pop_tag(self) -> Option<()> {
         let packet = self.packet();
         let macs: [u32; 3] = packet.read(0)?;
@@ -158,6 +165,12 @@ impl Frame for XdpFrame {
         let new = if change.udp { checksum::apply_udp(old, delta) } else { checksum::apply(old, delta) };
         packet.write(at, new)?;
         packet.write(change.port_at as usize, change.new_port)
+    }
+
+    #[inline(always)]
+    fn reflect(self, port_index: u32) -> Result<Action, Reason> {
+        // Not XDP_TX: on a veth that delivers nothing unless its peer runs an XDP program too.
+        self.redirect(port_index, 0)
     }
 
     #[inline(always)]

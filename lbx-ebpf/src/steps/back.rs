@@ -122,6 +122,12 @@ pub fn translate<F: Frame>(frame: F, packet: Packet, env: &Env, ether: &Ether) -
 #[inline(always)]
 pub fn restore<F: Frame>(frame: F, env: &Env, view: &View, vlan: u16, slot: u32) -> Outcome {
     let back = find(env, view, vlan, slot).ok_or(Reason::NotTranslated)?;
+    give(frame, env, view, back)
+}
+
+/// Gives the packet the VIP's address.
+#[inline(always)]
+pub fn give<F: Frame>(frame: F, env: &Env, view: &View, back: &Back) -> Outcome {
     stats::service(back.service as u32, |s| s.returns += 1);
     if env.observe {
         return Err(Reason::Observed);
@@ -134,6 +140,12 @@ pub fn restore<F: Frame>(frame: F, env: &Env, view: &View, vlan: u16, slot: u32)
 /// The way back an answer takes, if it is one.
 #[inline(always)]
 pub fn find(env: &Env, view: &View, vlan: u16, slot: u32) -> Option<&'static Back> {
+    find_index(env, view, vlan, slot).map(|(_, back)| back)
+}
+
+/// The same, with its index.
+#[inline(always)]
+pub fn find_index(env: &Env, view: &View, vlan: u16, slot: u32) -> Option<(u32, &'static Back)> {
     let source_port = view.src_port();
     let query = Query::new(view.protocol, true, vlan, env.port.switch, u16::from_be(source_port));
     let at = BACK_QUERY.get_ptr_mut(0)?;
@@ -157,12 +169,12 @@ pub fn find(env: &Env, view: &View, vlan: u16, slot: u32) -> Option<&'static Bac
     if index == NO_BACK {
         return None;
     }
-    at_index(index)
+    at_index(index).map(|back| (index, back))
 }
 
 /// The way back at an index.
 #[inline(always)]
-fn at_index(index: u32) -> Option<&'static Back> {
+pub fn at_index(index: u32) -> Option<&'static Back> {
     let at = BACKS.get_ptr(index)?;
     // SAFETY: a non-null value pointer of an array map; user space writes an entry before a rule names it.
     Some(unsafe { &*at })

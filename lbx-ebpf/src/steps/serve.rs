@@ -22,6 +22,19 @@ use lbx_common::target::Target;
 /// Finds the service and steers the packet. `vlan`: the frame's, as the rules know it.
 #[inline(always)]
 pub fn serve<F: Frame>(frame: F, env: &Env, entry: &AddressEntry, view: &View, vlan: u16) -> Outcome {
+    serve_with(frame, env, entry, view, vlan, |_, _| {})
+}
+
+/// The same; `bound` learns target and service before the packet goes there.
+#[inline(always)]
+pub fn serve_with<F: Frame>(
+    frame: F,
+    env: &Env,
+    entry: &AddressEntry,
+    view: &View,
+    vlan: u16,
+    bound: impl FnOnce(TargetWord, u32),
+) -> Outcome {
     let port = u16::from_be(view.dst_port());
     let query = Query::new(view.protocol, false, vlan, env.port.switch, port);
     let index = service::rule(entry, query).ok_or(Reason::NotAService)?;
@@ -29,8 +42,11 @@ pub fn serve<F: Frame>(frame: F, env: &Env, entry: &AddressEntry, view: &View, v
     if service.flags & flags::ACTIVE == 0 {
         return Err(Reason::Suspended);
     }
-    let outcome =
-        if env.port.is_member(vlan) { flow(frame, env, view, vlan, index) } else { Err(Reason::VlanIngress) };
+    let outcome = if env.port.is_member(vlan) {
+        flow(frame, env, view, vlan, index, bound)
+    } else {
+        Err(Reason::VlanIngress)
+    };
     if let Err(reason) = outcome {
         if matches!(reason, Reason::NoTarget) && service.flags & flags::REJECT != 0 && !env.observe {
             // Counts what becomes of it; comes back only if there is no such program.
@@ -59,7 +75,14 @@ pub fn flow_key(env: &Env, view: &View, vlan: u16) -> FlowKey {
 
 /// Finds or opens the flow and sends the packet after it.
 #[inline(always)]
-fn flow<F: Frame>(frame: F, env: &Env, view: &View, vlan: u16, service: u32) -> Outcome {
+fn flow<F: Frame>(
+    frame: F,
+    env: &Env,
+    view: &View,
+    vlan: u16,
+    service: u32,
+    bound: impl FnOnce(TargetWord, u32),
+) -> Outcome {
     let key = flow_key(env, view, vlan);
     let hash = key.hash(&env.control.secret);
     let now = clock::jiffies();
@@ -70,6 +93,7 @@ fn flow<F: Frame>(frame: F, env: &Env, view: &View, vlan: u16, service: u32) -> 
         let target = target(word.target()).ok_or(Reason::Internal)?;
         Load { word, target, service, vlan, fresh: true }
     };
+    bound(load.word, service);
     emit::emit(frame, env, view, load)
 }
 
