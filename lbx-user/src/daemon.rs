@@ -11,8 +11,10 @@ pub mod paths;
 pub mod pending;
 
 mod notify;
+mod report;
 mod run;
 
+pub use core::{AttachOptions, ReloadError};
 pub use handle::Handle;
 pub use paths::Paths;
 pub use run::{Options, load_config, load_options, main, run};

@@ -8,4 +8,5 @@ pub mod daemon;
 pub mod datapath;
 pub mod host;
 pub mod measure;
+pub mod metrics;
 pub mod view;

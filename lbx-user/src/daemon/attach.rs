@@ -146,16 +146,18 @@ pub fn is_attached(datapath: &Datapath, plan: &Plan) -> bool {
     plan.ports.iter().any(|port| now.iter().any(|one| one.device.name == port.name && !one.is_dead()))
 }
 
-/// Takes every program of this instance off a plan's ports.
+/// Takes every program of this instance off a plan's ports. Whether there was any.
 ///
 /// # Errors
 /// What the kernel refused.
-pub fn detach(datapath: &mut Datapath, plan: &Plan) -> Result<()> {
+pub fn detach(datapath: &mut Datapath, plan: &Plan) -> Result<bool> {
+    let mut any = false;
     for one in datapath::list(&datapath.instance().clone())? {
         if plan.ports.iter().any(|port| port.name == one.device.name) {
             datapath.detach(&one.device, one.point)?;
             tracing::info!("{}: {} detached", one.device.name, one.point);
+            any = true;
         }
     }
-    Ok(())
+    Ok(any)
 }

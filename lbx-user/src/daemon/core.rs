@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use lbx_common::target::State;
 use lbx_common::wish::Owner;
 use tokio::sync::mpsc;
@@ -13,15 +13,18 @@ use super::host::Host;
 use super::paths::Paths;
 use super::pending;
 use crate::answer::{Ask, Key, machine::Phase};
-use crate::config::{Answer, Change, Config};
+use crate::api::model::{Changed, Problem, Reload};
+use crate::config::{Answer, Config, Problems};
 use crate::control::build::{self, Input};
 use crate::control::desired::Desired;
 use crate::control::overrides::Overrides;
 use crate::control::reconcile::Reconciler;
+use crate::control::resolve::Found;
 use crate::control::wishes::WishBook;
 use crate::datapath::Datapath;
 use crate::host::plan::lockout;
 use crate::measure::health::{self, Checked};
+use crate::view;
 
 /// How the daemon was started, or attached since.
 #[derive(Debug, Clone, Copy, Default)]
@@ -68,12 +71,52 @@ pub struct Core {
     pub failed: Option<String>,
     pub(super) options: AttachOptions,
     pub(super) allowed: BTreeSet<String>,
+    /// Switches that were detached on request.
+    pub(super) let_go: BTreeMap<String, String>,
     pub(super) asks: mpsc::Sender<Vec<Ask>>,
     pub(super) checks: mpsc::Sender<Vec<health::Check>>,
     pub(super) ssh: Option<String>,
 }
 
 impl Core {
+    /// A core that knows nothing of the host yet; [`Core::adopt`] and [`Core::refresh`] follow.
+    pub fn new(
+        paths: Paths,
+        config: Config,
+        datapath: Datapath,
+        options: AttachOptions,
+        asks: mpsc::Sender<Vec<Ask>>,
+        checks: mpsc::Sender<Vec<health::Check>>,
+    ) -> Self {
+        let overrides = Overrides::load(&paths.run_dir);
+        let mut book = WishBook::default();
+        overrides.apply(&mut book);
+        Self {
+            paths,
+            config,
+            config_since: crate::control::unix_now(),
+            started: Instant::now(),
+            datapath,
+            reconciler: Reconciler::default(),
+            book,
+            overrides,
+            host: Host::default(),
+            answers: BTreeMap::new(),
+            health: BTreeMap::new(),
+            absent: BTreeMap::new(),
+            desired: Desired::default(),
+            attached: Attached::default(),
+            held: BTreeMap::new(),
+            failed: None,
+            options,
+            allowed: BTreeSet::new(),
+            let_go: BTreeMap::new(),
+            asks,
+            checks,
+            ssh: std::env::var("SSH_CONNECTION").ok(),
+        }
+    }
+
     /// Looks at the host and makes maps and attachments follow. `afresh` reads filters too.
     ///
     /// # Errors
@@ -106,7 +149,7 @@ impl Core {
 
     /// Which switches wait for somebody to say yes.
     fn hold_back(&mut self) {
-        self.held.clear();
+        self.held.clone_from(&self.let_go);
         if self.options.yes {
             return;
         }
@@ -228,54 +271,102 @@ impl Core {
     ///
     /// # Errors
     /// No such target, or the override could not be kept.
-    pub fn wish_state(&mut self, target: &str, state: Option<State>) -> Result<String> {
+    pub fn wish_state(&mut self, target: &str, state: Option<State>) -> Result<Changed> {
         let name = self.target(target)?;
         self.overrides.set_state(&name, state)?;
-        if self.book.set_state(&name, Owner::Operator, state) {
+        let changed = self.book.set_state(&name, Owner::Operator, state);
+        if changed {
             let wish = state.map_or("nothing", State::name);
             tracing::info!("{name}: the operator wishes {wish}");
             self.flip()?;
             self.settle()?;
         }
-        Ok(name)
+        let effective = self.book.effective(&name);
+        let by = match self.book.state_of(&name, effective.by) {
+            Some(_) if effective.by != Owner::Operator => format!(", as {} wishes", effective.by),
+            _ => String::new(),
+        };
+        let now = format!("{name} is {}{by}", effective.state.name());
+        Ok(Changed { target: Some(name), changed, now })
     }
 
     /// The operator wishes a weight for a target, or the configured one again.
     ///
     /// # Errors
     /// No such target, or the override could not be kept.
-    pub fn wish_weight(&mut self, target: &str, weight: Option<u32>) -> Result<String> {
+    pub fn wish_weight(&mut self, target: &str, weight: Option<u32>) -> Result<Changed> {
         let name = self.target(target)?;
         self.overrides.set_weight(&name, weight)?;
-        if self.book.set_weight(&name, weight) {
+        let changed = self.book.set_weight(&name, weight);
+        if changed {
             let wish = weight.map_or("the configured weight".to_owned(), |weight| format!("weight {weight}"));
             tracing::info!("{name}: the operator wishes {wish}");
             self.settle()?;
         }
-        Ok(name)
+        let configured = self.configured_weight(&name);
+        let now = match weight {
+            Some(weight) => format!("{name} has weight {weight} (configured {configured})"),
+            None => format!("{name} has its configured weight {configured}"),
+        };
+        Ok(Changed { target: Some(name), changed, now })
+    }
+
+    fn configured_weight(&self, name: &str) -> u32 {
+        let targets = self.config.services.iter().flat_map(|service| {
+            service
+                .targets
+                .iter()
+                .map(move |target| (format!("{}/{}", service.name, target.name()), target.weight))
+        });
+        targets.into_iter().find(|(known, _)| known == name).map_or(0, |(_, weight)| weight)
+    }
+
+    /// Every packet passes as on a plain bridge, or is steered again.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn bypass(&mut self, on: bool) -> Result<Changed> {
+        let maps = self.datapath.maps();
+        let was = maps.control()?.flags & lbx_common::control::flags::BYPASS != 0;
+        maps.set_bypass(on)?;
+        if was != on {
+            tracing::warn!("bypass is {}", if on { "on: nothing is steered" } else { "off" });
+        }
+        let now = if on { "bypass is on: every packet passes" } else { "bypass is off: packets are steered" };
+        Ok(Changed { target: None, changed: was != on, now: now.to_owned() })
+    }
+
+    /// Keeps what the last `attach --yes` did.
+    ///
+    /// # Errors
+    /// The file that says so could not be removed.
+    pub fn confirm(&mut self) -> Result<Changed> {
+        let changed = pending::clear(&self.paths.run_dir)?;
+        let now = if changed { "the attach is confirmed" } else { "no attach waits for a confirmation" };
+        Ok(Changed { target: None, changed, now: now.to_owned() })
     }
 
     /// The full name of a target, from that or from a name that only one service has.
     ///
     /// # Errors
     /// None has it, or several do.
-    pub fn target(&self, name: &str) -> Result<String> {
-        let all: Vec<String> =
-            self.host.found.iter().map(super::super::control::resolve::Found::full_name).collect();
-        super::super::control::find_target(&all, name)
+    pub fn target(&self, name: &str) -> view::Result<String> {
+        let all: Vec<String> = self.host.found.iter().map(Found::full_name).collect();
+        let names: Vec<&str> = all.iter().map(String::as_str).collect();
+        let at = view::names::find(&names, name)?;
+        Ok(all[at].clone())
     }
 
     /// Reads the config again: all of it or nothing. Answers what changed.
     ///
     /// # Errors
-    /// The file has problems; the config in force stays.
-    pub async fn reload(&mut self) -> Result<Vec<Change>> {
-        let new = Config::load(&self.paths.config).map_err(|problems| {
-            anyhow::anyhow!("nothing was changed, the config has problems:\n{problems}")
-        })?;
+    /// The file has problems, or the datapath refused it; the config in force stays.
+    pub async fn reload(&mut self) -> Result<Reload, ReloadError> {
+        let new = Config::load(&self.paths.config).map_err(ReloadError::Config)?;
         for warning in &new.warnings {
             tracing::warn!("{warning}");
         }
+        let warnings = new.warnings.iter().map(Problem::from).collect();
         let changes = Config::diff(&self.config, &new);
         let old = std::mem::replace(&mut self.config, new);
         if let Err(error) = self.refresh(true).await {
@@ -284,14 +375,14 @@ impl Core {
             let back = self.refresh(true).await;
             let text =
                 back.err().map_or(String::new(), |error| format!(" (and going back failed: {error:#})"));
-            bail!("nothing was changed, the datapath refused the new config{text}: {error:#}");
+            let error = error.context(format!("nothing was changed, the new config cannot be applied{text}"));
+            return Err(ReloadError::Failed(error));
         }
-        let names: BTreeSet<String> =
-            self.host.found.iter().map(super::super::control::resolve::Found::full_name).collect();
+        let names: BTreeSet<String> = self.host.found.iter().map(Found::full_name).collect();
         self.book.retain(&names);
         // Overrides of targets that came back with this config count again.
         self.overrides.apply(&mut self.book);
-        self.settle()?;
+        self.settle().map_err(ReloadError::Failed)?;
         self.config_since = crate::control::unix_now();
         for change in &changes {
             tracing::info!("reload: {change}");
@@ -299,7 +390,7 @@ impl Core {
         if changes.is_empty() {
             tracing::info!("reload: nothing changed");
         }
-        Ok(changes)
+        Ok(Reload { changes: changes.iter().map(ToString::to_string).collect(), warnings })
     }
 
     /// News from a probe.
@@ -354,6 +445,7 @@ impl Core {
         }
         self.options.replace |= options.replace;
         self.datapath.maps().set_observe(observe)?;
+        self.let_go.retain(|name, _| !switches.is_empty() && !switches.contains(name));
         if options.yes {
             let named = |name: &String| switches.is_empty() || switches.contains(name);
             let all: Vec<String> = self.config.switches.iter().map(|switch| switch.name.clone()).collect();
@@ -366,14 +458,28 @@ impl Core {
     ///
     /// # Errors
     /// What the datapath refused.
-    pub fn detach(&mut self, switches: &[String]) -> Result<()> {
+    pub fn detach(&mut self, switches: &[String]) -> Result<Changed> {
+        let mut changed = false;
         for plan in self.host.plans.iter().filter(|plan| switches.contains(&plan.switch)) {
-            attach::detach(&mut self.datapath, plan)?;
+            changed |= attach::detach(&mut self.datapath, plan)?;
             self.allowed.remove(&plan.switch);
+            let why = "it was detached".to_owned();
+            self.let_go.insert(plan.switch.clone(), why);
         }
-        self.options.yes = false;
-        self.hold_back();
         pending::clear(&self.paths.run_dir)?;
-        self.settle()
+        self.hold_back();
+        self.settle()?;
+        Ok(Changed { target: None, changed, now: format!("{} detached", switches.join(", ")) })
     }
+}
+
+/// Why a reload changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The file has problems.
+    #[error("nothing was changed, the config has problems:\n{0}")]
+    Config(Problems),
+    /// It could not be applied.
+    #[error("{0:#}")]
+    Failed(anyhow::Error),
 }

@@ -1,7 +1,6 @@
 //! The daemon from start to stop.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use lbx_common::service::address_flags;
@@ -12,15 +11,11 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use super::core::{AttachOptions, Core};
 use super::handle::Handle;
-use super::host::Host;
-use super::{attach::Attached, notify, paths::Paths};
+use super::{notify, paths::Paths};
 use crate::answer::{self, Key, machine::Phase};
 use crate::api;
 use crate::config::Config;
 use crate::control::build;
-use crate::control::overrides::Overrides;
-use crate::control::reconcile::Reconciler;
-use crate::control::wishes::WishBook;
 use crate::datapath::{self, Datapath};
 use crate::host::Watcher;
 use crate::measure::health;
@@ -92,32 +87,8 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
     tokio::spawn(answer::run(asked, answers));
     tokio::spawn(health::run(to_check, results));
 
-    let overrides = Overrides::load(&paths.run_dir);
-    let mut book = WishBook::default();
-    overrides.apply(&mut book);
-    let mut core = Core {
-        config,
-        config_since: crate::control::unix_now(),
-        started: Instant::now(),
-        datapath,
-        reconciler: Reconciler::default(),
-        book,
-        overrides,
-        host: Host::default(),
-        answers: BTreeMap::new(),
-        health: BTreeMap::new(),
-        absent: BTreeMap::new(),
-        desired: crate::control::desired::Desired::default(),
-        attached: Attached::default(),
-        held: BTreeMap::new(),
-        failed: None,
-        options: AttachOptions { yes: options.yes, replace: options.replace },
-        allowed: BTreeSet::new(),
-        asks,
-        checks,
-        ssh: std::env::var("SSH_CONNECTION").ok(),
-        paths,
-    };
+    let options = AttachOptions { yes: options.yes, replace: options.replace };
+    let mut core = Core::new(paths, config, datapath, options, asks, checks);
     core.adopt().await?;
     if let Err(error) = core.refresh(true).await {
         // With nothing attached yet the operator should see it fail; otherwise the old state is better than none.
@@ -200,7 +171,10 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
 impl Core {
     /// Takes over what an earlier daemon left in the maps: for whom this host answers, and which targets were
     /// found unhealthy. Neither is to flip for a moment just because the daemon restarts.
-    async fn adopt(&mut self) -> Result<()> {
+    ///
+    /// # Errors
+    /// Host or maps could not be read.
+    pub async fn adopt(&mut self) -> Result<()> {
         let view = crate::host::view().await.context("cannot read the host's links")?;
         let maps = self.datapath.maps();
         for service in &self.config.services {

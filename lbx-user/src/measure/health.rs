@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
@@ -40,6 +40,10 @@ pub struct Checked {
     pub to: Option<SocketAddr>,
     /// Results of one kind in a row.
     pub in_row: u32,
+    /// When the verdict last changed, in seconds since 1970.
+    pub since: Option<u64>,
+    /// How long the last connect took, in microseconds; none if it failed.
+    pub micros: Option<u64>,
 }
 
 /// The outcome of one connect.
@@ -157,7 +161,7 @@ pub async fn run(mut lists: mpsc::Receiver<Vec<Check>>, news: mpsc::Sender<(Stri
 async fn watch(check: Check, news: mpsc::Sender<(String, Checked)>) {
     let Some(to) = check.to else {
         let detail = "its address is not known: give the target an `address`".to_owned();
-        let checked = Checked { healthy: None, detail, to: None, in_row: 0 };
+        let checked = Checked { healthy: None, detail, to: None, in_row: 0, since: None, micros: None };
         let _ = news.send((check.target, checked)).await;
         return;
     };
@@ -165,12 +169,18 @@ async fn watch(check: Check, news: mpsc::Sender<(String, Checked)>) {
     let mut round = lbx_common::algo::maglev::seed(&check.target);
     // Spread over an interval, so that not all targets are asked at once.
     tokio::time::sleep(jitter(check.how.interval, &mut round)).await;
+    let mut since = None;
     loop {
+        let (started, before) = (Instant::now(), judge.healthy);
         let (outcome, detail) = connect(to, check.how.timeout).await;
+        let micros = (outcome == Outcome::Good).then(|| started.elapsed().as_micros() as u64);
         judge.hear(outcome, check.how.rise, check.how.fall);
+        if judge.healthy != before {
+            since = Some(crate::control::unix_now());
+        }
         let in_row = judge.good.max(judge.bad);
         // An unknown outcome is told in words; the verdict before it stands.
-        let checked = Checked { healthy: judge.healthy, detail, to: Some(to), in_row };
+        let checked = Checked { healthy: judge.healthy, detail, to: Some(to), in_row, since, micros };
         if news.send((check.target.clone(), checked)).await.is_err() {
             return;
         }

@@ -1,0 +1,124 @@
+//! Prometheus: the same names and figures as the CLI, built anew for each scrape from the view of the maps.
+
+use std::sync::atomic::AtomicU64;
+
+use anyhow::Result;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::daemon::core::Core;
+
+/// What the text is (OpenMetrics 1.0).
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type Labels = Vec<(&'static str, String)>;
+type Counters = Family<Labels, Counter>;
+type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
+
+/// Collects families and writes them.
+struct Book(Registry);
+
+impl Book {
+    fn counter(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = (Labels, u64)>) {
+        let family = Counters::default();
+        for (labels, value) in values {
+            family.get_or_create(&labels).inc_by(value);
+        }
+        self.0.register(name, help, family);
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = (Labels, f64)>) {
+        let family = Gauges::default();
+        for (labels, value) in values {
+            family.get_or_create(&labels).set(value);
+        }
+        self.0.register(name, help, family);
+    }
+}
+
+/// Everything as text.
+///
+/// # Errors
+/// The maps could not be read.
+pub fn text(core: &Core) -> Result<String> {
+    let mut book = Book(Registry::with_prefix("lbx"));
+    instance(core, &mut book)?;
+    services(core, &mut book)?;
+    targets(core, &mut book)?;
+    let mut text = String::new();
+    encode(&mut text, &book.0)?;
+    Ok(text)
+}
+
+fn instance(core: &Core, book: &mut Book) -> Result<()> {
+    let (status, stats) = (core.status()?, core.view()?.stats()?);
+    let flag = |on: bool| [(Labels::new(), f64::from(u8::from(on)))];
+    book.gauge("bypass", "Every packet passes as on a plain bridge", flag(status.bypass));
+    book.gauge("observe", "Verdicts are computed, packets pass", flag(status.observe));
+    book.gauge(
+        "flows_live",
+        "Recorded flows that have not expired",
+        [(Labels::new(), status.flows.live as f64)],
+    );
+    book.gauge("flows_capacity", "Flows there is room for", [(Labels::new(), status.flows.capacity as f64)]);
+    let reasons =
+        stats.reasons.into_iter().map(|one| (vec![("reason", one.name), ("kind", one.kind)], one.count));
+    book.counter("packets", "Packets by what happened to them, and why", reasons);
+    let held = core.health().checks.into_iter().filter(|check| check.state != "unknown");
+    let up = held.map(|check| (vec![("target", check.target)], f64::from(u8::from(check.state == "up"))));
+    book.gauge("health_up", "The target passes its health check", up);
+    Ok(())
+}
+
+fn services(core: &Core, book: &mut Book) -> Result<()> {
+    let services = core.services()?.services;
+    let label = |name: &str| vec![("service", name.to_owned())];
+    let active = services.iter().map(|one| (label(&one.name), f64::from(u8::from(one.active))));
+    book.gauge("service_active", "The service is steered", active);
+    let counts: [(&str, &str, fn(&crate::api::model::ServiceCounters) -> u64); 6] = [
+        ("service_flows_recorded", "New flows recorded", |one| one.flows_recorded),
+        ("service_flows_unrecorded", "Packets of new flows served without a record", |one| {
+            one.flows_unrecorded
+        }),
+        ("service_drops", "Packets dropped", |one| one.drops),
+        ("service_rejects", "Packets answered with a reset or unreachable", |one| one.rejects),
+        ("service_returns", "Answers of nat targets translated back", |one| one.returns),
+        ("service_observed", "Packets that would have been steered while observing", |one| one.observed),
+    ];
+    for (name, help, value) in counts {
+        book.counter(name, help, services.iter().map(|one| (label(&one.name), value(&one.counters))));
+    }
+    Ok(())
+}
+
+fn targets(core: &Core, book: &mut Book) -> Result<()> {
+    let targets = core.targets()?.targets;
+    let label = |one: &crate::api::model::Target| {
+        vec![("service", one.service.clone()), ("target", one.target.clone())]
+    };
+    let counts: [(&str, &str, fn(&crate::api::model::Counters) -> u64); 4] = [
+        ("target_packets", "Packets steered to the target", |one| one.packets),
+        ("target_bytes", "Bytes of these", |one| one.bytes),
+        ("target_flows", "New flows bound to it", |one| one.flows),
+        ("target_drops", "Packets dropped because of its state", |one| one.drops),
+    ];
+    for (name, help, value) in counts {
+        book.counter(name, help, targets.iter().map(|one| (label(one), value(&one.counters))));
+    }
+    let weights = targets.iter().map(|one| (label(one), one.weight as f64));
+    book.gauge("target_weight", "Weight in force, over all queues", weights);
+    let live = targets.iter().map(|one| (label(one), one.live_flows as f64));
+    book.gauge("target_flows_live", "Recorded flows to the target", live);
+    let states = targets.iter().flat_map(|one| {
+        lbx_common::target::State::ALL.into_iter().map(move |state| {
+            let mut labels = label(one);
+            labels.push(("state", state.name().to_owned()));
+            (labels, f64::from(u8::from(one.effective == state.name())))
+        })
+    });
+    book.gauge("target_state", "1 for the state the target is in", states);
+    Ok(())
+}
