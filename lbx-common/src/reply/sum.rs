@@ -42,7 +42,7 @@ impl Sum {
     #[inline(always)]
     #[must_use]
     pub fn add_bytes<const N: usize>(self, bytes: &[u8; N]) -> Self {
-        const { assert!(N % 2 == 0) };
+        const { assert!(N.is_multiple_of(2)) };
         let mut sum = self.0;
         let mut i = 0;
         while i + 1 < N {
