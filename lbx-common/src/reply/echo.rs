@@ -1,6 +1,6 @@
 //! Echo (RFC 792 and RFC 4443, section 4): the request is turned around in place.
 
-use super::header::HOP_LIMIT;
+use super::header::{self, HOP_LIMIT};
 use super::sum::{self, Sum};
 
 /// Type, code, checksum, identifier, sequence: the part of a message that matters here.
@@ -10,10 +10,7 @@ pub const LEN: usize = 8;
 /// 3.2.2.6), not a fragment, an answerable source.
 #[inline(always)]
 pub fn may_turn_v4(ip: &[u8; 20]) -> bool {
-    ip[0] == 0x45
-        && ip[6] & 0x3f == 0
-        && ip[7] == 0
-        && super::answerable_v4(&[ip[12], ip[13], ip[14], ip[15]])
+    ip[0] == 0x45 && header::is_whole(ip) && super::answerable_v4(&[ip[12], ip[13], ip[14], ip[15]])
 }
 
 /// The IPv4 header of the answer: addresses swapped, a fresh hop limit.
@@ -106,7 +103,7 @@ mod tests {
         assert!(reply(&[0, 0, 1, 2, 3, 4, 5, 6], false).is_none());
         assert!(reply(&[8, 1, 1, 2, 3, 4, 5, 6], false).is_none());
         assert!(reply(&[8, 0, 1, 2, 3, 4, 5, 6], true).is_none());
-        let plain = crate::reply::header::v4(&[203, 0, 113, 7], &[192, 0, 2, 10], 1, 0, 8);
+        let plain = header::v4(&[203, 0, 113, 7], &[192, 0, 2, 10], 1, 0, 8);
         assert!(may_turn_v4(&plain), "don't fragment is no fragment");
         for (at, value) in [(0, 0x46), (6, 0x20), (7, 1), (12, 224)] {
             let mut ip = plain;

@@ -3,7 +3,7 @@
 //! Seen from the datapath the packet inside travelled the *other* way: an error for the VIP is about a packet
 //! from the VIP to a client, one from a nat target about a packet from a client to the target.
 
-use super::header::protocol;
+use super::header::{self, protocol};
 use crate::addr::Ip;
 use crate::algo::checksum;
 
@@ -36,7 +36,7 @@ pub const fn carries_v6(kind: u8) -> bool {
 #[inline(always)]
 pub fn header_v4(ip: &[u8; 20]) -> Option<usize> {
     let length = (ip[0] & 0x0f) as usize * 4;
-    let first = ip[6] & 0x1f == 0 && ip[7] == 0;
+    let first = header::is_first(ip);
     let known = matches!(ip[9], protocol::TCP | protocol::UDP);
     (ip[0] >> 4 == 4 && length >= 20 && first && known).then_some(length)
 }

@@ -48,8 +48,7 @@ pub const fn is_error_v6(kind: u8) -> bool {
 /// header. That the frame was not a broadcast is the caller's to know.
 #[inline(always)]
 pub fn may_report_v4(ip: &[u8; 20], kind: u8) -> bool {
-    ip[6] & 0x1f == 0
-        && ip[7] == 0
+    header::is_first(ip)
         && !(ip[9] == protocol::ICMP && is_error_v4(kind))
         && answerable_v4(&[ip[12], ip[13], ip[14], ip[15]])
 }

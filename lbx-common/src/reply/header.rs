@@ -16,6 +16,19 @@ pub mod protocol {
     pub const ICMPV6: u8 = 58;
 }
 
+/// Whether an IPv4 packet is not a later fragment: its offset is 0.
+#[inline(always)]
+pub const fn is_first(ip: &[u8; 20]) -> bool {
+    // The three flags are shifted out.
+    u16::from_be_bytes([ip[6], ip[7]]) << 3 == 0
+}
+
+/// Whether an IPv4 packet is no fragment at all: neither an offset nor more to come.
+#[inline(always)]
+pub const fn is_whole(ip: &[u8; 20]) -> bool {
+    u16::from_be_bytes([ip[6], ip[7]]) << 2 == 0
+}
+
 /// An IPv4 header without options, checksum included. `payload` is its length in bytes.
 ///
 /// "Don't fragment" is set and the identification 0, which RFC 6864, section 4.1 allows for exactly such
@@ -56,6 +69,18 @@ mod tests {
         assert_eq!(parsed.calc_header_checksum(), parsed.header_checksum);
         assert_eq!((parsed.source, parsed.destination), ([192, 0, 2, 10], [203, 0, 113, 7]));
         assert!(parsed.dont_fragment && !parsed.more_fragments && parsed.time_to_live == 64);
+    }
+
+    #[test]
+    fn fragments() {
+        let mut ip = v4(&[192, 0, 2, 10], &[203, 0, 113, 7], protocol::UDP, 0, 8);
+        assert!(is_whole(&ip) && is_first(&ip), "don't fragment is no fragment");
+        ip[6] = 0x20;
+        assert!(!is_whole(&ip) && is_first(&ip));
+        for offset in [[0, 1], [0x20, 1], [0x10, 0]] {
+            ip[6..8].copy_from_slice(&offset);
+            assert!(!is_whole(&ip) && !is_first(&ip), "{offset:?}");
+        }
     }
 
     #[test]

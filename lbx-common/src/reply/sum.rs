@@ -1,5 +1,7 @@
 //! The Internet checksum (RFC 1071) and its incremental form (RFC 1624).
 
+use crate::algo::checksum;
+
 /// A ones' complement sum that is still growing.
 ///
 /// Words are added as they lie in memory: the sum of byte-swapped words is the byte-swapped sum (RFC 1071,
@@ -82,11 +84,7 @@ impl Sum {
     /// its completion is left to hardware, if this is the sum of the pseudo-header.
     #[inline(always)]
     pub const fn folded(self) -> u16 {
-        let sum = (self.0 & 0xffff_ffff) + (self.0 >> 32);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        sum as u16
+        checksum::fold(self.0)
     }
 
     /// The checksum field as it lies in the packet.

@@ -115,7 +115,7 @@ const MAX_UNITS: u32 = 3 + 16;
 fn is_valid<F: Frame>(frame: F, at: u32, ip: &[u8; 40], probe: bool) -> bool {
     let length = u16::from_be_bytes([ip[4], ip[5]]) as u32;
     let units = length / 8;
-    if length % 8 != 0 || units > MAX_UNITS {
+    if !length.is_multiple_of(8) || units > MAX_UNITS {
         return false;
     }
     // The addresses, which the pseudo-header consists of, are summed from the packet.

@@ -71,10 +71,10 @@ pub fn chain<F: Frame>(frame: F, first: u8, at: u32) -> Result<Chain, Reason> {
         chain.protocol = head[0];
         if kind == protocol::FRAGMENT {
             chain.at += 8;
-            let [_, _, offset_high, offset_low, a, b, c, d] = head;
+            let [_, _, offset_high, offset_low, id @ ..] = head;
             let later = offset_high != 0 || offset_low & 0xf8 != 0;
             if later || offset_low & 1 != 0 {
-                let id = u32::from_ne_bytes([a, b, c, d]);
+                let id = u32::from_ne_bytes(id);
                 chain.fragment = Some(Fragment { id, later, protocol: head[0] });
             }
             if later {
