@@ -184,6 +184,15 @@ impl Frame for TcFrame {
         // completed by a device) or verified by one beside the packet, and keep all three right.
         let udp = if change.udp { MARK_MANGLED_0 } else { 0 };
         let address_delta = fold_to_word(change.address_delta());
+        if !change.v4 {
+            // The address is part of the sum over the whole packet that a device may have given. The checksum
+            // that covers it cancels it out there, but the helper below takes out the change of the checksum
+            // alone, as is right for IPv4, whose header checksum cancels the address; and a later fragment or
+            // an ICMPv6 message has none that the helper knows of. Refused, and not needed, where the device
+            // gave no such sum.
+            // SAFETY: the context is the kernel's.
+            unsafe { bpf_csum_update(self.0, address_delta) };
+        }
         if change.checksum_at != 0 {
             let flags = PSEUDO_HDR | udp;
             // SAFETY: the context is the kernel's, which checks the offset.
@@ -191,14 +200,6 @@ impl Frame for TcFrame {
                 unsafe { bpf_l4_csum_replace(self.0, change.checksum_at, 0, address_delta as u64, flags) };
             if rc != 0 {
                 return None;
-            }
-            if !change.v4 {
-                // An IPv6 address and the checksum that covers it cancel each other out in the sum of the
-                // whole packet, but the helper takes out the change of the checksum alone, as is right for
-                // IPv4, whose header checksum cancels the address. Put it back. Refused, and not needed,
-                // where the device gave no such sum.
-                // SAFETY: the context is the kernel's.
-                unsafe { bpf_csum_update(self.0, address_delta) };
             }
             // SAFETY: as above.
             let rc = unsafe {
