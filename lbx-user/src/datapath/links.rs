@@ -385,6 +385,12 @@ pub fn sweep(instance: &Instance) -> Result<Vec<Attachment>> {
     Ok(dead)
 }
 
+/// Takes lbx off one point of an interface, without loading anything; that it is not there is fine.
+pub fn detach_point(instance: &Instance, device: &Device, point: Point) -> Result<()> {
+    let _lock = instance.lock()?;
+    detach(instance, device, point)
+}
+
 /// Detaches everything; lines for the operator.
 pub(crate) fn detach_all(instance: &Instance) -> Result<Vec<String>> {
     let mut done = Vec::new();
