@@ -11,10 +11,12 @@ pub mod paths;
 pub mod pending;
 
 mod notify;
+mod once;
 mod report;
 mod run;
 
 pub use core::{AttachOptions, ReloadError};
 pub use handle::Handle;
+pub use once::attach_once;
 pub use paths::Paths;
 pub use run::{Options, load_config, load_options, main, run};
