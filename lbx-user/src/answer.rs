@@ -8,6 +8,7 @@ pub mod machine;
 mod socket;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::pin;
@@ -62,7 +63,7 @@ pub async fn run(mut asks: mpsc::Receiver<Vec<Ask>>, news: mpsc::Sender<Answer>)
     loop {
         let wake = watch
             .next_due()
-            .map_or(Duration::from_secs(3600), |due| due.saturating_duration_since(Instant::now()));
+            .map_or(Duration::from_hours(1), |due| due.saturating_duration_since(Instant::now()));
         tokio::select! {
             list = asks.recv() => match list {
                 Some(list) => watch.sync(list),
@@ -104,17 +105,14 @@ impl Watch {
         let now = Instant::now();
         self.machines.retain(|key, _| list.iter().any(|ask| ask.key == *key));
         for ask in list {
-            match self.machines.get_mut(&ask.key) {
-                Some(known) => {
-                    if known.ask.mac != ask.mac {
-                        known.machine.restart(ask.mac, now);
-                    }
-                    known.ask = ask;
+            if let Some(known) = self.machines.get_mut(&ask.key) {
+                if known.ask.mac != ask.mac {
+                    known.machine.restart(ask.mac, now);
                 }
-                None => {
-                    let machine = Machine::new(ask.mac, ask.answering, now);
-                    self.machines.insert(ask.key.clone(), Watched { ask, machine, told: None });
-                }
+                known.ask = ask;
+            } else {
+                let machine = Machine::new(ask.mac, ask.answering, now);
+                self.machines.insert(ask.key.clone(), Watched { ask, machine, told: None });
             }
         }
         self.open();
@@ -139,11 +137,10 @@ impl Watch {
         let wanted = self.wanted();
         self.sockets.retain(|at, _| wanted.contains(at));
         for at in wanted {
-            if !self.sockets.contains_key(&at) {
-                match Socket::open(at.0, at.1) {
-                    Ok(socket) => drop(self.sockets.insert(at, socket)),
-                    Err(error) => tracing::warn!("cannot listen for VIPs on interface {}: {error}", at.0),
-                }
+            let Entry::Vacant(place) = self.sockets.entry(at) else { continue };
+            match Socket::open(at.0, at.1) {
+                Ok(socket) => drop(place.insert(socket)),
+                Err(error) => tracing::warn!("cannot listen for VIPs on interface {}: {error}", at.0),
             }
         }
     }

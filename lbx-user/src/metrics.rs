@@ -9,6 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::api::model::{self, ServiceCounters};
 use crate::daemon::core::Core;
 
 /// What the text is (OpenMetrics 1.0).
@@ -17,6 +18,9 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 type Labels = Vec<(&'static str, String)>;
 type Counters = Family<Labels, Counter>;
 type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
+
+/// Name and help of a counter, and where its value is.
+type Count<T> = (&'static str, &'static str, fn(&T) -> u64);
 
 /// Collects families and writes them.
 struct Book(Registry);
@@ -78,7 +82,7 @@ fn services(core: &Core, book: &mut Book) -> Result<()> {
     let label = |name: &str| vec![("service", name.to_owned())];
     let active = services.iter().map(|one| (label(&one.name), f64::from(u8::from(one.active))));
     book.gauge("service_active", "The service is steered", active);
-    let counts: [(&str, &str, fn(&crate::api::model::ServiceCounters) -> u64); 6] = [
+    let counts: [Count<ServiceCounters>; 6] = [
         ("service_flows_recorded", "New flows recorded", |one| one.flows_recorded),
         ("service_flows_unrecorded", "Packets of new flows served without a record", |one| {
             one.flows_unrecorded
@@ -96,10 +100,8 @@ fn services(core: &Core, book: &mut Book) -> Result<()> {
 
 fn targets(core: &Core, book: &mut Book) -> Result<()> {
     let targets = core.targets()?.targets;
-    let label = |one: &crate::api::model::Target| {
-        vec![("service", one.service.clone()), ("target", one.target.clone())]
-    };
-    let counts: [(&str, &str, fn(&crate::api::model::Counters) -> u64); 4] = [
+    let label = |one: &model::Target| vec![("service", one.service.clone()), ("target", one.target.clone())];
+    let counts: [Count<model::Counters>; 4] = [
         ("target_packets", "Packets steered to the target", |one| one.packets),
         ("target_bytes", "Bytes of these", |one| one.bytes),
         ("target_flows", "New flows bound to it", |one| one.flows),

@@ -94,7 +94,7 @@ impl Machine {
             }
             Phase::Probing => {
                 self.phase = Phase::Answering;
-                self.announce(now)
+                Some(self.announce(now))
             }
             Phase::Answering => {
                 self.left -= 1;
@@ -121,7 +121,7 @@ impl Machine {
             return None;
         }
         match (self.phase, said) {
-            (Phase::Probing, Said::Claim) | (Phase::Taken { .. }, Said::Claim) => self.yield_to(from, now),
+            (Phase::Probing | Phase::Taken { .. }, Said::Claim) => self.yield_to(from, now),
             // Both are asking: the lower MAC goes on.
             (Phase::Probing, Said::Probe) if from < self.own => self.yield_to(from, now),
             (Phase::Answering, Said::Claim) => {
@@ -130,8 +130,7 @@ impl Machine {
                 if from < self.own || again {
                     self.yield_to(from, now);
                 } else {
-                    self.left = 1;
-                    return self.announce(now);
+                    return Some(self.announce(now));
                 }
             }
             // The question of another that the datapath did not see: answer it here.
@@ -152,10 +151,10 @@ impl Machine {
         self.due = now + PROBE_GAP;
     }
 
-    fn announce(&mut self, now: Instant) -> Option<Action> {
+    fn announce(&mut self, now: Instant) -> Action {
         self.left = ANNOUNCEMENTS - 1;
         self.due = now + ANNOUNCE_GAP;
-        Some(Action::Announce)
+        Action::Announce
     }
 
     fn yield_to(&mut self, by: Mac, now: Instant) {

@@ -11,6 +11,7 @@ use super::model::{
     Answer, AttachRequest, Bypass, DetachRequest, ErrorAnswer, FlowQuery, Problem, SetState, SetWeight,
     TargetRequest, WhyFlowQuery, WhyWeightQuery,
 };
+use crate::daemon::core::Core;
 use crate::daemon::{AttachOptions, Handle, ReloadError};
 use crate::view;
 
@@ -204,7 +205,7 @@ async fn attach(
 }
 
 async fn confirm(State(core): State<Handle>) -> Reply<super::model::Changed> {
-    Ok(answer(core.call(|core| core.confirm()).await??))
+    Ok(answer(core.call(Core::confirm).await??))
 }
 
 async fn detach(

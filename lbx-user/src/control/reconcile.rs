@@ -83,8 +83,9 @@ impl Reconciler {
         }
         let specs = addresses::specs(&placed);
         if self.addresses.as_ref() != Some(&specs) {
-            pass.store.write_addresses(&specs)?;
-            pass.changes.push(format!("address table: {} addresses in force", specs.len()));
+            if pass.store.write_addresses(&specs)? {
+                pass.changes.push(format!("address table: {} addresses in force", specs.len()));
+            }
             self.addresses = Some(specs);
         }
         if pass.store.idle()? != want.control.idle {
@@ -252,14 +253,13 @@ impl<'a, S: Store> Pass<'a, S> {
             if nat.contains(&entry.ifindex) {
                 entry.flags |= port::flags::NAT_TARGETS;
             }
-            let index = match self.ports.get(&entry.ifindex) {
-                Some(index) => *index,
-                None => {
-                    let taken: BTreeSet<u16> = self.ports.values().copied().collect();
-                    (0..self.store.max_ports())
-                        .find(|index| !taken.contains(index))
-                        .with_context(|| format!("there is room for {} ports", self.store.max_ports()))?
-                }
+            let index = if let Some(index) = self.ports.get(&entry.ifindex) {
+                *index
+            } else {
+                let taken: BTreeSet<u16> = self.ports.values().copied().collect();
+                (0..self.store.max_ports())
+                    .find(|index| !taken.contains(index))
+                    .with_context(|| format!("there is room for {} ports", self.store.max_ports()))?
             };
             if self.store.port(index)? != entry {
                 self.store.write_port(index, &entry).with_context(|| format!("port {}", port.name))?;

@@ -59,8 +59,8 @@ pub trait Store {
     fn table(&self, region: Region) -> Result<Vec<TargetWord>>;
     /// Puts a table in place: over one of the same length, else for the service to name.
     fn place_table(&mut self, service: u16, table: &[TargetWord]) -> Result<Region>;
-    /// Builds the address table and puts it in force.
-    fn write_addresses(&mut self, specs: &[AddressSpec]) -> Result<()>;
+    /// Builds the address table and puts it in force, unless it is; whether it was not.
+    fn write_addresses(&mut self, specs: &[AddressSpec]) -> Result<bool>;
 
     /// A port.
     fn port(&self, index: u16) -> Result<Port>;
@@ -139,8 +139,8 @@ impl Store for &Maps {
     fn place_table(&mut self, service: u16, table: &[TargetWord]) -> Result<Region> {
         Ok(Maps::place_table(self, service.into(), table)?.0)
     }
-    fn write_addresses(&mut self, specs: &[AddressSpec]) -> Result<()> {
-        Ok(Maps::write_addresses(self, specs).map(drop)?)
+    fn write_addresses(&mut self, specs: &[AddressSpec]) -> Result<bool> {
+        Ok(Maps::write_addresses(self, specs)?)
     }
     fn port(&self, index: u16) -> Result<Port> {
         Ok(Maps::port(self, index.into())?)

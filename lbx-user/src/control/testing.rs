@@ -205,10 +205,11 @@ impl Store for Memory {
         self.slots.extend(table);
         Ok(Region { base, len: table.len() as u32 })
     }
-    fn write_addresses(&mut self, specs: &[AddressSpec]) -> Result<()> {
-        self.writes += 1;
+    fn write_addresses(&mut self, specs: &[AddressSpec]) -> Result<bool> {
+        let changed = self.addresses != specs;
+        self.writes += usize::from(changed);
         self.addresses = specs.to_vec();
-        Ok(())
+        Ok(changed)
     }
     fn port(&self, index: u16) -> Result<Port> {
         read(&self.ports, index)

@@ -124,27 +124,33 @@ impl Core {
     pub async fn refresh(&mut self, afresh: bool) -> Result<()> {
         let instance = self.paths.instance.clone();
         self.host.refresh(&self.config, &instance, self.options.replace, afresh).await?;
-        self.presence();
+        if self.presence() {
+            // Who is gone gets no packet from now on; tables follow.
+            self.flip()?;
+        }
         self.hold_back();
         self.settle()
     }
 
-    /// Whether each target is there: presence's wishes.
-    fn presence(&mut self) {
-        let mut absent = BTreeMap::new();
+    /// Whether each target is there: presence's wishes. Whether any changed.
+    fn presence(&mut self) -> bool {
+        let (mut absent, mut changed) = (BTreeMap::new(), false);
         for found in &self.host.found {
             let name = found.full_name();
             let why = build::absent(found, &self.host.refusals);
             let wish = why.as_ref().map(|_| State::Down);
             if self.book.set_state(&name, Owner::Presence, wish) {
-                match &why {
-                    Some(why) => tracing::warn!("{name} is down: {why}"),
-                    None => tracing::info!("{name} is there, behind {}", found.port),
+                changed = true;
+                if let Some(why) = &why {
+                    tracing::warn!("{name} is down: {why}");
+                } else {
+                    tracing::info!("{name} is there, behind {}", found.port);
                 }
             }
             absent.extend(why.map(|why| (name, why)));
         }
         self.absent = absent;
+        changed
     }
 
     /// Which switches wait for somebody to say yes.
@@ -394,7 +400,7 @@ impl Core {
     }
 
     /// News from a probe.
-    pub fn answered(&mut self, key: Key, phase: Phase) {
+    pub fn answered(&mut self, key: &Key, phase: Phase) {
         let before = self.answers.insert(key.clone(), phase);
         match phase {
             Phase::Answering if before != Some(phase) => tracing::info!("{}: answering for it", key.addr),
@@ -411,9 +417,10 @@ impl Core {
     pub fn checked(&mut self, target: &str, checked: Checked) {
         let wish = (checked.healthy == Some(false)).then_some(State::Down);
         if self.book.set_state(target, Owner::Health, wish) {
-            match wish {
-                Some(_) => tracing::warn!("{target} fails its health check: {}", checked.detail),
-                None => tracing::info!("{target} passes its health check again"),
+            if wish.is_some() {
+                tracing::warn!("{target} fails its health check: {}", checked.detail);
+            } else {
+                tracing::info!("{target} passes its health check again");
             }
             let _ = self.flip();
             let _ = self.settle();

@@ -25,7 +25,7 @@ const SETTLE: Duration = Duration::from_millis(80);
 /// The host is looked at without an event after this long: a guest that got another MAC tells nobody.
 const LOOK: Duration = Duration::from_secs(10);
 /// Expired flows are freed this often, so that none is around when its epoch has wrapped.
-const SWEEP: Duration = Duration::from_secs(1_800);
+const SWEEP: Duration = Duration::from_mins(30);
 
 /// How to start.
 #[derive(Debug, Clone, Copy, Default)]
@@ -128,16 +128,15 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
     loop {
         tokio::select! {
             Some(work) = works.recv() => work(&mut core).await,
-            event = watcher.next(), if watching => match event {
-                Some(event) => {
+            event = watcher.next(), if watching => {
+                if let Some(event) = event {
                     tracing::trace!("{event:?}");
                     look_at = look_at.min(tokio::time::Instant::now() + SETTLE);
-                }
-                None => {
+                } else {
                     tracing::error!("the kernel closed the channel of link changes; looking every 10 s instead");
                     watching = false;
                 }
-            },
+            }
             () = sleep_until(look_at) => {
                 look_at = tokio::time::Instant::now() + LOOK;
                 if let Err(error) = core.refresh(false).await {
@@ -151,7 +150,7 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
                     Err(error) => tracing::warn!("{error}"),
                 }
             }
-            Some(news) = answered.recv() => core.answered(news.key, news.phase),
+            Some(news) = answered.recv() => core.answered(&news.key, news.phase),
             Some((target, news)) = checked.recv() => core.checked(&target, news),
             _ = second.tick() => core.tick(),
             _ = hangup.recv() => if let Err(error) = core.reload().await {

@@ -186,7 +186,7 @@ async fn watch(check: Check, news: mpsc::Sender<(String, Checked)>) {
         }
         // 90 to 110 % of the interval.
         let tenth = check.how.interval / 10;
-        tokio::time::sleep(check.how.interval - tenth + jitter(2 * tenth, &mut round)).await;
+        tokio::time::sleep(check.how.interval.saturating_sub(tenth) + jitter(2 * tenth, &mut round)).await;
     }
 }
 
