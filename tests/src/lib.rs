@@ -3,6 +3,10 @@
 //! [`lab`] builds a network out of namespaces, bridges, taps and QEMU guests and removes it again whatever
 //! happens; [`guest`] is the server that runs inside a guest (or, as a stand-in, inside a namespace).
 
+#[cfg(feature = "privileged")]
+pub mod bpf;
 pub mod demo;
 pub mod guest;
 pub mod lab;
+#[cfg(feature = "privileged")]
+pub mod packets;

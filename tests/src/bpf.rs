@@ -1,0 +1,12 @@
+//! The kernel program run on packets by the kernel: `BPF_PROG_TEST_RUN` over the product's own loader and
+//! maps. Packet in, verdict and packet out, and everything that was counted on the way.
+//!
+//! [`world`] says what is configured, [`bench`] puts it into the maps and runs packets.
+
+pub mod bench;
+pub mod run;
+pub mod world;
+
+pub use bench::{Bench, Hook, Ran};
+pub use run::Verdict;
+pub use world::{Svc, Tgt, World};

@@ -1,0 +1,316 @@
+//! A loaded datapath in a network namespace of its own, and packets run through it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use lbx_common::algo::maglev::{self, Entry, Table};
+use lbx_common::flow::TargetWord;
+use lbx_common::reason::Reason;
+use lbx_common::service::Service;
+use lbx_common::target::{State, StateWord, Target, Weight};
+use lbx_user::datapath::{self, Counters, Datapath, Device, Direction, Instance, Maps, TcMode, XdpMode};
+use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
+
+use super::run::{self, Runner, Verdict};
+use super::world::World;
+use crate::lab::record::{Item, Record};
+use crate::lab::{bpffs, cleanup};
+
+/// Where a frame comes in: the hook, and the index of the port.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Hook {
+    /// `lbx_xdp`.
+    Xdp(u32),
+    /// `lbx_tc` at ingress.
+    Tc(u32),
+}
+
+/// What a run did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ran {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The frame afterwards.
+    pub frame: Vec<u8>,
+    /// What was counted, by name.
+    pub counted: BTreeMap<&'static str, u64>,
+    /// Frames to targets, by index.
+    pub targets: Vec<u64>,
+}
+
+/// The datapath, its devices and its programs. Not to be sent to another thread: the namespace is the thread's.
+pub struct Bench {
+    /// What it is configured with.
+    pub world: World,
+    datapath: Datapath,
+    devices: Vec<Device>,
+    runners: HashMap<Hook, Runner>,
+    last: Counters,
+    instance: Instance,
+    record: Record,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.runners.clear();
+        // Pinned links outlive the namespace.
+        if let Err(e) = datapath::detach_all(&self.instance) {
+            eprintln!("detaching {:?}: {e}", self.instance);
+        }
+        let _ = cleanup::remove(self.record.dir());
+    }
+}
+
+impl Bench {
+    /// Makes a namespace for the calling thread, with one veth per port, loads the program and fills the maps.
+    pub fn new(world: World) -> Self {
+        assert!(nix::unistd::geteuid().is_root(), "this test needs root: it loads BPF programs");
+        bpffs::ensure().unwrap();
+        let record = Record::create().unwrap();
+        let instance = Instance::new(Some(&format!("t{}", record.id()))).unwrap();
+        record.add(&Item::Dir(instance.dir().parent().unwrap().into())).unwrap();
+        stay_on_one_cpu();
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        let devices = make_devices(world.ports.len());
+        let object = datapath::ebpf_object().expect("`cargo xtask test bpf` embeds the kernel program");
+        let datapath = Datapath::load(&instance, object, &world.options).unwrap();
+        let last = Counters::default();
+        let mut bench = Self { world, datapath, devices, runners: HashMap::new(), last, instance, record };
+        bench.configure();
+        bench.settle();
+        bench
+    }
+
+    /// The maps.
+    pub fn maps(&self) -> &Maps {
+        self.datapath.maps()
+    }
+
+    fn configure(&mut self) {
+        for (index, device) in self.devices.iter().enumerate() {
+            let port = lbx_common::port::Port { ifindex: device.ifindex, ..self.world.ports[index] };
+            self.maps().write_port(index as u32, &port).unwrap();
+        }
+        let world = self.world.clone();
+        for (index, service, target) in world.targets() {
+            let ifindex = self.devices[target.port as usize].ifindex;
+            let entry = target.entry(service, &world.services[service], ifindex);
+            self.maps().write_target(index, &entry).unwrap();
+        }
+        for service in 0..world.services.len() {
+            self.write_service(service);
+        }
+        self.maps().write_addresses(&world.addresses()).unwrap();
+    }
+
+    /// Builds a service's table from the weights in [`Self::world`] and writes it with the service's fields.
+    pub fn write_service(&self, service: usize) {
+        let svc = &self.world.services[service];
+        let mut entries = Vec::new();
+        let mut members = Vec::new();
+        for (index, of, target) in self.world.targets().filter(|(_, of, _)| *of == service) {
+            let word = TargetWord::new(index as u16, 0, 1);
+            let seed = maglev::seed(&format!("{of}-{index}/0"));
+            entries.push(Entry { id: word.0, seed, weight: target.weight });
+            members.push(index);
+            let weight = Weight { weight: target.weight, configured: target.weight };
+            self.maps().write_weight(index, 0, weight).unwrap();
+        }
+        let table = Table::build(&entries, svc.table);
+        let slots: Vec<TargetWord> = table.slots().iter().map(|w| TargetWord(*w)).collect();
+        let (table, _) = self.maps().place_table(service as u32, &slots).unwrap();
+        let run = self.maps().place_members(service as u32, &members).unwrap();
+        let entry = Service {
+            table_base: table.base,
+            table_len: table.len,
+            members_first: run.base,
+            members: run.len as u16,
+            flags: svc.flags,
+            forward: svc.forward as u8,
+            vlan: svc.vlan,
+            new_flow_rate: svc.rate,
+            ..Service::default()
+        };
+        self.maps().write_service(service as u32, &entry).unwrap();
+    }
+
+    /// Flips a target's state.
+    pub fn set_state(&self, target: u32, state: State) {
+        self.maps().set_state(target, StateWord::new(state)).unwrap();
+    }
+
+    /// Changes a target's entry in place.
+    pub fn change_target(&self, target: u32, change: impl FnOnce(&mut Target)) {
+        let mut entry = self.maps().target(target).unwrap();
+        change(&mut entry);
+        self.maps().write_target(target, &entry).unwrap();
+    }
+
+    /// Forgets what was counted so far.
+    pub fn settle(&mut self) {
+        self.last = self.counters();
+    }
+
+    /// All counters.
+    pub fn counters(&self) -> Counters {
+        let targets = self.world.targets().count() as u32;
+        self.maps().counters(self.world.services.len() as u32, targets).unwrap()
+    }
+
+    /// The program at a hook, attached the way the product attaches it.
+    pub fn runner(&mut self, hook: Hook) -> &mut Runner {
+        if !self.runners.contains_key(&hook) {
+            let runner = self.attach(hook);
+            self.runners.insert(hook, runner);
+        }
+        self.runners.get_mut(&hook).unwrap()
+    }
+
+    fn attach(&mut self, hook: Hook) -> Runner {
+        let (Hook::Xdp(index) | Hook::Tc(index)) = hook;
+        let device = self.devices[index as usize].clone();
+        let point = match hook {
+            Hook::Xdp(_) => {
+                self.datapath.attach_xdp(&device, index, XdpMode::Native, false).unwrap();
+                datapath::Point::Xdp
+            }
+            Hook::Tc(_) => self.datapath.attach_tc(&device, Direction::Ingress, TcMode::Auto).unwrap(),
+        };
+        let list = datapath::list(&self.instance).unwrap();
+        let found = list.iter().find(|a| a.device.name == device.name && a.point == point).unwrap();
+        let program = run::program(found.prog_id).unwrap();
+        match hook {
+            Hook::Xdp(_) => Runner::xdp(program),
+            Hook::Tc(_) => Runner::tc(program, device.ifindex),
+        }
+    }
+
+    /// Opens flows of increasing client ports until one goes to the VM; its port. What was counted is forgotten.
+    pub fn flow_to(&mut self, hook: Hook, v4: bool, vm: u8, first_port: u16) -> u16 {
+        let found = (first_port..first_port + 200).find(|port| {
+            let frame = super::world::tcp_packet(v4, *port, crate::packets::tcp::SYN).build();
+            self.run(hook, &frame).vm() == vm
+        });
+        found.expect("a flow to every VM")
+    }
+
+    /// Runs a frame and reads what it did.
+    pub fn run(&mut self, hook: Hook, frame: &[u8]) -> Ran {
+        self.run_gso(hook, frame, 0)
+    }
+
+    /// Runs a superframe whose segments carry `gso` bytes.
+    pub fn run_gso(&mut self, hook: Hook, frame: &[u8], gso: u32) -> Ran {
+        let (verdict, out) = self.runner(hook).run(frame, gso).unwrap();
+        let frame = out.to_vec();
+        let (counted, targets) = self.counted();
+        Ran { verdict, frame, counted, targets }
+    }
+
+    /// What was counted since the last look: reasons by name, and packets by target.
+    pub fn counted(&mut self) -> (BTreeMap<&'static str, u64>, Vec<u64>) {
+        let now = self.counters();
+        let delta = |r: Reason| now.reason(r) - self.last.reason(r);
+        let counted = Reason::ALL.iter().map(|r| (r.name(), delta(*r))).filter(|(_, n)| *n > 0).collect();
+        let targets =
+            now.targets.iter().zip(&self.last.targets).map(|(a, b)| a.packets - b.packets).collect();
+        self.last = now;
+        (counted, targets)
+    }
+}
+
+impl Ran {
+    /// Panics unless the verdict, the frame and everything that was counted are as expected.
+    #[track_caller]
+    pub fn is(&self, what: &str, verdict: Verdict, frame: &[u8], counted: &[Reason]) {
+        let mut expected: BTreeMap<&'static str, u64> = BTreeMap::new();
+        for reason in counted {
+            *expected.entry(reason.name()).or_default() += 1;
+        }
+        assert_eq!((self.verdict, &self.counted), (verdict, &expected), "{what}");
+        assert!(
+            self.frame == frame,
+            "{what}: the frame differs\n  is     {}\n  should {}",
+            hex(&self.frame),
+            hex(frame)
+        );
+    }
+
+    /// Passed as it came.
+    #[track_caller]
+    pub fn passed(&self, what: &str, frame: &[u8], counted: &[Reason]) {
+        self.is(what, Verdict::Pass, frame, counted);
+    }
+
+    /// Dropped.
+    #[track_caller]
+    pub fn dropped(&self, what: &str, counted: &[Reason]) {
+        self.is(what, Verdict::Drop, &self.frame, counted);
+    }
+
+    /// Sent to a VM by `dsr`: the destination MAC, and nothing else. Answers which VM.
+    #[track_caller]
+    pub fn steered(&self, what: &str, frame: &[u8], counted: &[Reason]) -> u8 {
+        let vm = self.vm();
+        let mut expected = frame.to_vec();
+        expected[..6].copy_from_slice(&super::world::vm_mac(vm));
+        self.is(what, Verdict::Redirect, &expected, counted);
+        vm
+    }
+
+    /// The VM the frame is addressed to.
+    #[track_caller]
+    pub fn vm(&self) -> u8 {
+        let mac = &self.frame[..6];
+        assert_eq!(
+            mac[..5],
+            super::world::vm_mac(0)[..5],
+            "not to a VM: {:?} {}",
+            self.verdict,
+            hex(&self.frame)
+        );
+        mac[5]
+    }
+
+    /// The frame read by etherparse, every checksum recomputed.
+    #[track_caller]
+    pub fn parsed(&self) -> crate::packets::check::Parsed {
+        match crate::packets::check::check(&self.frame) {
+            Ok(parsed) => parsed,
+            Err(e) => panic!("{e:#}: {}", hex(&self.frame)),
+        }
+    }
+}
+
+/// Bytes as text.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, b| {
+        let _ = write!(text, "{b:02x}");
+        text
+    })
+}
+
+/// Per-CPU counters and rates are then as exact as a fixture wants them. Tests take turns.
+fn stay_on_one_cpu() {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut set = CpuSet::new();
+    set.set(NEXT.fetch_add(1, Ordering::Relaxed) % cpus).unwrap();
+    // A cpuset may not have this one: then the kernel chooses, as before.
+    let _ = sched_setaffinity(nix::unistd::Pid::from_raw(0), &set);
+}
+
+/// One veth a port, left down so that the kernel itself sends nothing through the programs.
+fn make_devices(n: usize) -> Vec<Device> {
+    let lines: String = (0..n).fold(String::new(), |mut text, i| {
+        let _ = writeln!(text, "link add b{i} type veth peer name c{i}");
+        text
+    });
+    let mut ip = Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+    ip.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    assert!(ip.wait().unwrap().success(), "ip");
+    (0..n).map(|i| Device::by_name(&format!("b{i}")).unwrap()).collect()
+}

@@ -1,0 +1,157 @@
+//! `BPF_PROG_TEST_RUN`, straight to the system call: a million runs need buffers that are used again.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// Commands of `enum bpf_cmd` (include/uapi/linux/bpf.h).
+const PROG_TEST_RUN: u32 = 10;
+const PROG_GET_FD_BY_ID: u32 = 13;
+
+/// Largest frame that may come out.
+const ROOM: usize = 8192;
+
+/// What the program told the hook.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Verdict {
+    /// `XDP_PASS`, `TC_ACT_UNSPEC`.
+    Pass,
+    /// `XDP_DROP`, `TC_ACT_SHOT`.
+    Drop,
+    /// `XDP_REDIRECT`, `TC_ACT_REDIRECT`.
+    Redirect,
+    /// Anything else, which lbx never answers (`XDP_ABORTED` is 0).
+    Other(u32),
+}
+
+impl Verdict {
+    /// From an XDP action.
+    pub fn of_xdp(action: u32) -> Self {
+        match action {
+            1 => Self::Drop,
+            2 => Self::Pass,
+            4 => Self::Redirect,
+            other => Self::Other(other),
+        }
+    }
+
+    /// From a tc action.
+    pub fn of_tc(action: u32) -> Self {
+        match action as i32 {
+            -1 => Self::Pass,
+            2 => Self::Drop,
+            7 => Self::Redirect,
+            other => Self::Other(other as u32),
+        }
+    }
+}
+
+/// The part of `union bpf_attr` of a test run.
+#[repr(C)]
+#[derive(Default)]
+struct Attr {
+    prog_fd: u32,
+    retval: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    ctx_size_in: u32,
+    ctx_size_out: u32,
+    ctx_in: u64,
+    ctx_out: u64,
+    flags: u32,
+    cpu: u32,
+    batch_size: u32,
+    pad: u32,
+}
+
+/// `struct __sk_buff`, of which a test run takes a few fields and refuses the rest.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct SkBuff {
+    before: [u32; 10],
+    ifindex: u32,
+    // tc_index to wire_len.
+    between: [u32; 30],
+    gso_segs: u32,
+    sk: [u32; 2],
+    gso_size: u32,
+    tstamp_type: u32,
+    hwtstamp: [u32; 2],
+}
+
+const _: () = assert!(size_of::<SkBuff>() == 192 && std::mem::offset_of!(SkBuff, gso_segs) == 164);
+
+/// A program and the room for what comes out of it.
+pub struct Runner {
+    program: OwnedFd,
+    out: Box<[u8; ROOM]>,
+    /// Interface of the frames, for tc.
+    ifindex: Option<u32>,
+}
+
+impl Runner {
+    /// Over an XDP program.
+    pub fn xdp(program: OwnedFd) -> Self {
+        Self { program, out: Box::new([0; ROOM]), ifindex: None }
+    }
+
+    /// Over a classifier whose frames come in by an interface of the caller's network namespace.
+    pub fn tc(program: OwnedFd, ifindex: u32) -> Self {
+        Self { ifindex: Some(ifindex), ..Self::xdp(program) }
+    }
+
+    /// Runs the program once. `gso`: payload bytes of a segment where the frame is a superframe (tc only).
+    pub fn run(&mut self, frame: &[u8], gso: u32) -> io::Result<(Verdict, &[u8])> {
+        let gso_segs = if gso == 0 { 0 } else { (frame.len() as u32).div_ceil(gso) };
+        let skb = SkBuff {
+            before: [0; 10],
+            ifindex: self.ifindex.unwrap_or(0),
+            between: [0; 30],
+            gso_segs,
+            sk: [0; 2],
+            gso_size: gso,
+            tstamp_type: 0,
+            hwtstamp: [0; 2],
+        };
+        let mut attr = Attr {
+            prog_fd: self.program.as_raw_fd() as u32,
+            data_size_in: frame.len() as u32,
+            data_size_out: ROOM as u32,
+            data_in: frame.as_ptr() as u64,
+            data_out: self.out.as_mut_ptr() as u64,
+            repeat: 1,
+            ..Attr::default()
+        };
+        if self.ifindex.is_some() {
+            attr.ctx_in = (&raw const skb) as u64;
+            attr.ctx_size_in = size_of::<SkBuff>() as u32;
+        }
+        // SAFETY: `attr` is initialised and of the size passed; its pointers are to `frame`, `skb` and `out`,
+        // which live through the call and are as long as the sizes beside them say.
+        let result = unsafe { libc::syscall(libc::SYS_bpf, PROG_TEST_RUN, &raw mut attr, size_of::<Attr>()) };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let verdict = match self.ifindex {
+            None => Verdict::of_xdp(attr.retval),
+            Some(_) => Verdict::of_tc(attr.retval),
+        };
+        Ok((verdict, &self.out[..attr.data_size_out as usize]))
+    }
+}
+
+/// Opens a loaded program by its id.
+pub fn program(id: u32) -> io::Result<OwnedFd> {
+    let mut attr = [id, 0, 0];
+    // SAFETY: the attribute of this command is three words, initialised.
+    let fd =
+        unsafe { libc::syscall(libc::SYS_bpf, PROG_GET_FD_BY_ID, attr.as_mut_ptr(), size_of_val(&attr)) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the command returns a descriptor the kernel just made for us; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
