@@ -337,7 +337,7 @@ mac = "02:00:00:00:00:99"
 
     fn run(view: &View, config: &str, book: &WishBook, answers: &BTreeMap<Key, Phase>) -> Desired {
         let config = Config::parse("test", config).unwrap();
-        let found = resolve(&config, view, &[]);
+        let found = resolve(&config, view, &[], &BTreeMap::new());
         let plans = [plan()];
         desired(&Input {
             config: &config,

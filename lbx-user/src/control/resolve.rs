@@ -1,5 +1,6 @@
 //! Where frames for the targets of the config leave this host right now. Pure: reads a view, touches nothing.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use lbx_common::addr::Mac;
@@ -32,8 +33,12 @@ impl Found {
     }
 }
 
+/// MACs that were known before, by full name of the target, each with the interface it was known behind. A
+/// bridge forgets who is silent for a while; as long as the interface is the same one, so is who is behind it.
+pub type KnownMacs = BTreeMap<String, (u32, Mac)>;
+
 /// Looks for every target, in the order of the config.
-pub fn resolve(config: &Config, view: &View, processes: &[Process]) -> Vec<Found> {
+pub fn resolve(config: &Config, view: &View, processes: &[Process], known: &KnownMacs) -> Vec<Found> {
     let each = config.services.iter().flat_map(|service| service.targets.iter().map(move |t| (service, t)));
     plan::resolve(config, view, processes)
         .into_iter()
@@ -42,7 +47,7 @@ pub fn resolve(config: &Config, view: &View, processes: &[Process]) -> Vec<Found
             let queues = base.queues.clamp(1, MAX_QUEUES) as u8;
             let mut found = Found { base, ifindex: 0, port: String::new(), queues, remote: false };
             if found.base.error.is_none() {
-                found.base.error = leave(config, view, service, target, &mut found).err();
+                found.base.error = leave(config, view, service, target, known, &mut found).err();
             }
             found
         })
@@ -54,18 +59,22 @@ fn leave(
     view: &View,
     service: &Service,
     target: &Target,
+    known: &KnownMacs,
     found: &mut Found,
 ) -> Result<(), String> {
     if let Place::Mac(mac) = target.place {
         found.remote = true;
         let uplinks = uplinks(config, view, service);
-        let known = view.fdb.iter().find(|entry| entry.mac == mac && uplinks.contains(&entry.index));
-        let index = known.map(|entry| entry.index).or_else(|| uplinks.first().copied());
+        let learnt = view.fdb.iter().find(|entry| entry.mac == mac && uplinks.contains(&entry.index));
+        let index = learnt.map(|entry| entry.index).or_else(|| uplinks.first().copied());
         let link = index.and_then(|index| view.by_index(index)).ok_or("its switch has no uplink")?;
         return by(found, link);
     }
     let link = found.base.link.and_then(|index| view.by_index(index)).ok_or("its port is gone")?;
-    found.base.mac = found.base.mac.or_else(|| neighbour(view, target));
+    let before =
+        || known.get(&found.full_name()).filter(|(index, _)| *index == link.index).map(|(_, mac)| *mac);
+    let mac = found.base.mac.or_else(|| neighbour(view, target)).or_else(before);
+    found.base.mac = mac;
     by(found, link)?;
     match found.base.mac {
         Some(_) => Ok(()),

@@ -14,7 +14,7 @@ use super::paths::Paths;
 use super::pending;
 use crate::answer::{Ask, Key, machine::Phase};
 use crate::api::model::{Changed, Problem, Reload};
-use crate::config::{Answer, Config, Problems};
+use crate::config::{Answer, Change, Config, Problems, Scope};
 use crate::control::build::{self, Input};
 use crate::control::desired::Desired;
 use crate::control::overrides::Overrides;
@@ -372,8 +372,16 @@ impl Core {
         for warning in &new.warnings {
             tracing::warn!("{warning}");
         }
-        let warnings = new.warnings.iter().map(Problem::from).collect();
+        let mut warnings: Vec<Problem> = new.warnings.iter().map(Problem::from).collect();
         let changes = Config::diff(&self.config, &new);
+        warnings.extend(needs_restart(&changes).map(|key| Problem {
+            severity: "warning".to_owned(),
+            file: self.paths.config.display().to_string(),
+            key,
+            message: "takes effect when the daemon is started again".to_owned(),
+            hint: Some("restart it: the datapath goes on meanwhile".to_owned()),
+            ..Problem::default()
+        }));
         let old = std::mem::replace(&mut self.config, new);
         if let Err(error) = self.refresh(true).await {
             self.config = old;
@@ -478,6 +486,16 @@ impl Core {
         self.settle()?;
         Ok(Changed { target: None, changed, now: format!("{} detached", switches.join(", ")) })
     }
+}
+
+/// Sections that are only read at the start.
+fn needs_restart(changes: &[Change]) -> impl Iterator<Item = String> {
+    let sections: BTreeSet<String> = changes
+        .iter()
+        .filter(|change| matches!(change.scope, Scope::Daemon | Scope::Limits))
+        .map(|change| change.scope.to_string())
+        .collect();
+    sections.into_iter()
 }
 
 /// Why a reload changed nothing.

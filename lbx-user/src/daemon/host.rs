@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::config::{Config, Service};
-use crate::control::resolve::{Found, resolve};
+use crate::control::resolve::{Found, KnownMacs, resolve};
 use crate::datapath::{self, Instance, Point};
 use crate::host::filters::{self, Finding};
 use crate::host::offload::{self, Offloads};
@@ -29,6 +29,8 @@ pub struct Host {
     pub plans: Vec<Plan>,
     /// What the guard-rails refuse.
     pub refusals: Vec<Refusal>,
+    /// MACs that were known once.
+    pub macs: KnownMacs,
     filters_read: Option<(Instant, Vec<String>)>,
 }
 
@@ -46,7 +48,9 @@ impl Host {
     ) -> Result<()> {
         let view = crate::host::view().await.context("cannot read the host's links")?;
         let processes = vm::scan().context("cannot read the host's processes")?;
-        let found = resolve(config, &view, &processes);
+        let found = resolve(config, &view, &processes, &self.macs);
+        let known = found.iter().filter_map(|one| Some((one.full_name(), (one.base.link?, one.base.mac?))));
+        self.macs.extend(known);
         let own = own_programs(instance);
         let offloads = offloads(config, &view);
         self.plans = config
@@ -77,6 +81,11 @@ impl Host {
             guard_rails(&GuardInput { config, view: &view, targets: &targets, findings: &self.findings });
         (self.view, self.found) = (view, found);
         Ok(())
+    }
+
+    /// Whether a target's port is there and its MAC is not known yet: nobody tells when it is.
+    pub fn is_waiting(&self) -> bool {
+        self.found.iter().any(|one| one.ifindex != 0 && one.base.mac.is_none())
     }
 
     /// Names of the uplinks of all switches.

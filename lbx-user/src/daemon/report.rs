@@ -75,6 +75,9 @@ impl Core {
                 found.base.error.iter().map(|error| format!("target {} is down: {error}", found.full_name())),
             );
         }
+        for (target, checked) in self.health.iter().filter(|(_, checked)| checked.to.is_none()) {
+            notes.push(format!("target {target} is not checked: {}", checked.detail));
+        }
         for (key, phase) in &self.answers {
             match phase {
                 Phase::Taken { by } => {

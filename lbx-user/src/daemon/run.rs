@@ -24,6 +24,8 @@ use crate::measure::health;
 const SETTLE: Duration = Duration::from_millis(80);
 /// The host is looked at without an event after this long: a guest that got another MAC tells nobody.
 const LOOK: Duration = Duration::from_secs(10);
+/// The same while a target's MAC is waited for.
+const SOON: Duration = Duration::from_secs(1);
 /// Expired flows are freed this often, so that none is around when its epoch has wrapped.
 const SWEEP: Duration = Duration::from_mins(30);
 
@@ -42,10 +44,18 @@ pub struct Options {
 pub fn load_options(config: &Config, observe: bool) -> datapath::Options {
     datapath::Options {
         flows: config.limits.flows,
+        table_pool: table_pool(config),
         idle: build::idle_times(config),
         observe,
         ..datapath::Options::default()
     }
+}
+
+/// Room for all tables, and for one to be made anew beside them.
+fn table_pool(config: &Config) -> u32 {
+    let sizes = || config.services.iter().map(|service| u64::from(service.table_size));
+    let needed = sizes().sum::<u64>() + sizes().max().unwrap_or(0);
+    u32::try_from(needed).unwrap_or(u32::MAX).max(lbx_common::limits::TABLE_POOL)
 }
 
 /// Reads a config, or says everything that is wrong with it.
@@ -76,9 +86,11 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
     for note in datapath.notes() {
         tracing::info!("{note}");
     }
-    if options.observe {
-        datapath.maps().set_observe(true)?;
+    // Observing is asked for at each start: without the word, `lbx run` after `lbx attach --observe` steers.
+    if datapath.maps().control()?.flags & lbx_common::control::flags::OBSERVE != 0 && !options.observe {
+        tracing::warn!("lbx was observing; from now on it steers (`lbx run --observe` goes on observing)");
     }
+    datapath.maps().set_observe(options.observe)?;
 
     let (asks, asked) = mpsc::channel(8);
     let (answers, mut answered) = mpsc::channel(64);
@@ -138,7 +150,8 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
                 }
             }
             () = sleep_until(look_at) => {
-                look_at = tokio::time::Instant::now() + LOOK;
+                let again = if core.host.is_waiting() { SOON } else { LOOK };
+                look_at = tokio::time::Instant::now() + again;
                 if let Err(error) = core.refresh(false).await {
                     tracing::debug!("looking at the host: {error:#}");
                 }
@@ -187,6 +200,12 @@ impl Core {
             }
         }
         let names = crate::control::Names::adopt(&maps)?;
+        for (name, index) in &names.targets {
+            let known = maps.target(u32::from(*index))?;
+            if known.ifindex != 0 && known.mac != [0; 6] {
+                self.host.macs.insert(name.clone(), (known.ifindex, known.mac));
+            }
+        }
         for service in self.config.services.iter().filter(|service| service.health.tcp.is_some()) {
             for target in &service.targets {
                 let name = format!("{}/{}", service.name, target.name());
