@@ -5,7 +5,7 @@
 
 pub mod frame;
 pub mod machine;
-mod socket;
+pub mod socket;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

@@ -22,9 +22,8 @@ pub(super) fn set(session: &Session, options: &Set) -> Done {
 
 /// What a change came to.
 pub(super) fn changed(answer: &Changed) -> String {
-    let target = answer.target.as_ref().map_or(String::new(), |target| format!("{target}: "));
     let already = if answer.changed { "" } else { " (nothing changed)" };
-    format!("{target}{}{already}", answer.now)
+    format!("{}{already}", answer.now)
 }
 
 pub(super) fn reload(session: &Session) -> Done {

@@ -1,6 +1,7 @@
 //! `lbx detach`: nothing stays behind.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -35,6 +36,10 @@ pub(super) fn detach(session: &Session, options: &Detach) -> Done {
     for name in ["lbx.lock", "lbx.sock"] {
         let _ = fs::remove_file(session.paths.run_dir.join(name));
     }
+    let overrides = session.paths.run_dir.join("overrides.json");
+    if !overrides_anything(&overrides) {
+        let _ = fs::remove_file(&overrides);
+    }
     // With overrides in it the directory stays: they end with --clear or the next boot.
     let _ = fs::remove_dir(&session.paths.run_dir);
     drop(lock);
@@ -45,6 +50,13 @@ pub(super) fn detach(session: &Session, options: &Detach) -> Done {
         return output::say("nothing was attached");
     }
     output::say(&done.join("\n"))
+}
+
+/// Whether the file of the operator's overrides holds any; one that makes no sense may.
+fn overrides_anything(file: &Path) -> bool {
+    let Ok(bytes) = fs::read(file) else { return false };
+    let Ok(kept) = serde_json::from_slice::<serde_json::Value>(&bytes) else { return true };
+    ["states", "weights"].iter().any(|of| kept[of].as_object().is_some_and(|of| !of.is_empty()))
 }
 
 /// SIGTERM, and waiting until nobody answers any more.

@@ -64,13 +64,17 @@ pub(super) fn watch<T: Serialize>(
 
 /// A table without lines, as wide as the terminal, at most [`WIDTH`].
 pub(super) fn table<const N: usize>(head: [&str; N]) -> Table {
+    let mut table = rows();
+    table.set_header(head);
+    table
+}
+
+/// The same without a head.
+pub(super) fn rows() -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     let width = if std::io::stdout().is_terminal() { table.width().unwrap_or(WIDTH) } else { WIDTH };
-    table.set_width(width.clamp(40, WIDTH)).set_header(head);
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
+    table.set_width(width.clamp(40, WIDTH));
     table
 }
 

@@ -64,8 +64,7 @@ fn weight(answer: &WhyWeight) -> String {
 
 /// A line for each step; a long one goes on below itself.
 fn steps(steps: &[Step]) -> String {
-    let mut table = output::table(["", ""]);
-    table.set_header(Vec::<String>::new());
+    let mut table = output::rows();
     for step in steps {
         table.add_row([format!("  {}", step.step), step.text.clone()]);
     }
