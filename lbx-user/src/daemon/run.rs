@@ -122,9 +122,10 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
     let socket = core.paths.socket(Some(&core.config));
     let server = api::serve(handle.clone(), &socket, core.config.daemon.metrics_listen).await?;
     tracing::info!(
-        "steering {} services to {} targets; API on {}",
+        "{} services with {} targets, {} ports attached; API on {}",
         core.desired.services.len(),
         core.desired.targets().count(),
+        core.attached.ports.len(),
         socket.display()
     );
     notify::ready();
