@@ -13,10 +13,12 @@ pub mod pending;
 mod notify;
 mod once;
 mod report;
+mod requests;
 mod run;
 
-pub use core::{AttachOptions, ReloadError};
+pub use core::AttachOptions;
 pub use handle::Handle;
 pub use once::attach_once;
 pub use paths::Paths;
+pub use requests::ReloadError;
 pub use run::{Options, load_config, load_options, main, run};
