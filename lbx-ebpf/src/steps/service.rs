@@ -54,7 +54,7 @@ impl Query {
     }
 }
 
-/// No rule: [`more_rules`] returns it.
+/// No rule: [`lbx_more_rules`] returns it.
 const NO_RULE: u32 = u32::MAX;
 
 /// Index of the service (or way back) a packet to (or from) the address belongs to.

@@ -85,8 +85,8 @@ pub(super) fn text(table: &Table) -> String {
 }
 
 /// A number at the right of its column.
-pub(super) fn number(value: impl ToString) -> Cell {
-    Cell::new(value.to_string()).set_alignment(CellAlignment::Right)
+pub(super) fn number(value: impl std::fmt::Display) -> Cell {
+    Cell::new(value).set_alignment(CellAlignment::Right)
 }
 
 /// 1,234,567.

@@ -47,9 +47,12 @@ fn addresses(service: &Service) -> String {
         (first, last) if first == last => first.to_string(),
         (first, last) => format!("{first}-{last}"),
     };
-    let each = service.vips.iter().map(|vip| match vip.is_ipv4() {
-        true => format!("{} {vip}:{port}", service.protocol),
-        false => format!("{} [{vip}]:{port}", service.protocol),
+    let each = service.vips.iter().map(|vip| {
+        if vip.is_ipv4() {
+            format!("{} {vip}:{port}", service.protocol)
+        } else {
+            format!("{} [{vip}]:{port}", service.protocol)
+        }
     });
     each.collect::<Vec<_>>().join("\n")
 }

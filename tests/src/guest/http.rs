@@ -3,7 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /` | `{"vm","client","server"}` |
-//! | `GET /bytes/N` | the first N bytes of [`pattern`](super::pattern) |
+//! | `GET /bytes/N` | the first N bytes of `pattern` |
 //! | `PUT` or `POST /sha256` | the SHA-256 of the body in hex |
 //! | `GET /stats` | counters of the guest and its kernel |
 //! | `POST /control/...` | see [`control`] |

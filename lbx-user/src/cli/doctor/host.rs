@@ -177,7 +177,7 @@ fn ring(link: &Link, queues: u32, found: &mut Findings) {
         }
         Ok(length) => found.ok("ring", &link.name, format!("{queues} queues of {length} frames")),
         Err(error) => {
-            found.warn("ring", &link.name, format!("cannot be read: {error}"), "is it still there?")
+            found.warn("ring", &link.name, format!("cannot be read: {error}"), "is it still there?");
         }
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn look(session: &Session, found: &mut Findings) {
         found.fail("btf", "", "/sys/kernel/btf/vmlinux is not there", hint);
     }
     match nix::sys::statfs::statfs("/sys/fs/bpf") {
-        Ok(stat) if stat.filesystem_type().0 as i64 == BPF_FS_MAGIC => {
+        Ok(stat) if stat.filesystem_type().0 == BPF_FS_MAGIC => {
             found.ok("bpffs", "", "mounted at /sys/fs/bpf");
         }
         _ => {
