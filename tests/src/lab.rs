@@ -16,6 +16,7 @@ pub mod addr;
 pub mod bpffs;
 pub mod cleanup;
 pub mod client;
+pub mod config;
 pub mod cpio;
 pub mod guest;
 pub mod image;

@@ -58,7 +58,7 @@ fn trickle(stage: &Stage, server: SocketAddr) -> Load {
 /// The first error of several reports, for a claim that does not hold.
 fn tell_errors(story: &Story, reports: &[&Report]) {
     for error in reports.iter().flat_map(|r| &r.errors).take(5) {
-        story.say(&format!("  a client says: {error}"));
+        story.say(&format!("A client says: {error}"));
     }
 }
 

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::lab::addr::{self, Pair};
+use crate::lab::addr;
 use crate::lab::client::{PerVm, http};
+use crate::lab::config::{self, Service};
 use crate::lab::{Lab, Lbx, Netns};
 
 /// The service that the VMs answer for themselves (`dsr`), on port 80 of the first VIP.
@@ -97,24 +98,7 @@ pub fn growth(before: &PerVm, after: &PerVm) -> PerVm {
 
 /// The config file of the demo.
 pub fn config(lab: &Lab) -> String {
-    let service = |name: &str, vip: Pair, port: u16, forward: &str| {
-        let mut text = format!(
-            "[[service]]\nname = \"{name}\"\nswitch = \"br0\"\nvip = [\"{}\", \"{}\"]\nprotocol = \"tcp\"\nport = {port}\n\
-             forward = \"{forward}\"\nanswer = \"probe\"\n\n",
-            vip.v4, vip.v6
-        );
-        for (vm, weight) in lab.vms.iter().zip(WEIGHTS) {
-            let port = if forward == "nat" { "port = 80\n" } else { "" };
-            text += &format!(
-                "[[service.target]]\nvm = \"{}\"\nweight = {weight}\naddress = \"{}\"\naddress6 = \"{}\"\n{port}\n",
-                vm.spec.name, vm.addr.v4, vm.addr.v6
-            );
-        }
-        text
-    };
-    format!(
-        "[[switch]]\nname = \"br0\"\nuplinks = [\"up0\"]\nxdp = \"native\"\n\n{}{}",
-        service(WEB, addr::vip(0), 80, "dsr"),
-        service(API, addr::vip(1), 8080, "nat")
-    )
+    let web = Service { name: WEB, vip: addr::vip(0), port: 80, nat_to: None, weights: &WEIGHTS };
+    let api = Service { name: API, vip: addr::vip(1), port: 8080, nat_to: Some(80), weights: &WEIGHTS };
+    config::file(lab, &[web, api])
 }

@@ -46,20 +46,20 @@ pub fn drain(story: &mut Story, stage: &Stage) -> Result<()> {
     let vm3: u64 = long.iter().filter_map(|r| r.connections.get("vm3")).sum();
     story.say(&format!("vm3 had {vm3} of the open connections; the drain took {:.1} s.", took.as_secs_f64()));
     story.claim(Claim::equal(
-        "lbx drain --wait: exit code",
+        "drain: exit code of lbx drain --wait",
         said.status.code().unwrap_or(-1).into(),
         "",
         0.0,
     ));
-    story.claim(Claim::at_least("open connections of vm3 when the drain began", vm3 as f64, "", 1.0));
+    story.claim(Claim::at_least("drain: open connections of vm3 at its beginning", vm3 as f64, "", 1.0));
     let whole = long.iter().map(Report::total).sum::<u64>() as f64;
     let wanted = (2 * OPEN as u64 * REQUESTS) as f64;
-    story.claim(Claim::equal("requests on open connections, all answered", whole, "", wanted));
-    story.claim(Claim::equal("new connections to vm3 while it drained", after as f64, "", 0.0));
+    story.claim(Claim::equal("drain: requests answered on open connections", whole, "", wanted));
+    story.claim(Claim::equal("drain: new connections to vm3 meanwhile", after as f64, "", 0.0));
     let moved: u64 = long.iter().map(|r| r.moved).sum();
-    story.claim(Claim::equal("connections moved by the drain", moved as f64, "", 0.0));
+    story.claim(Claim::equal("drain: connections moved to another VM", moved as f64, "", 0.0));
     let (requests, failed) = totals(long.iter().chain(&short));
-    story.claim(Claim::equal(&format!("of {requests} requests, failed"), failed, "", 0.0));
+    story.claim(Claim::equal("drain: requests failed", failed, &format!("of {requests}"), 0.0));
     tell_errors(story, &long.iter().chain(&short).collect::<Vec<_>>());
     story.quote("lbx undrain web/vm3", &stage.lbx.cli(&["undrain", "web/vm3"])?);
     Ok(())

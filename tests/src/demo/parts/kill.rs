@@ -43,23 +43,23 @@ pub fn kill(story: &mut Story, stage: &mut Stage) -> Result<()> {
     let short = short.into_iter().map(Running::stop).collect::<Result<Vec<_>>>()?;
 
     let open: u64 = long.iter().map(Report::total_connections).sum();
-    story.claim(Claim::equal("connections open through the kill and the restart", open as f64, "", 60.0));
+    story.claim(Claim::equal("kill -9: connections open through it and the restart", open as f64, "", 60.0));
     let moved: u64 = long.iter().map(|r| r.moved).sum();
-    story.claim(Claim::equal("of those, moved to another VM", moved as f64, "", 0.0));
-    story.claim(Claim::at_least("new flows bound while there was no daemon", without as f64, "", 1.0));
+    story.claim(Claim::equal("kill -9: connections moved to another VM", moved as f64, "", 0.0));
+    story.claim(Claim::at_least("kill -9: new flows bound without a daemon", without as f64, "", 1.0));
     let (requests, failed) = totals(long.iter().chain(&short));
-    story.claim(Claim::equal(&format!("of {requests} requests, failed"), failed, "", 0.0));
+    story.claim(Claim::equal("kill -9: requests failed", failed, &format!("of {requests}"), 0.0));
     tell_errors(story, &long.iter().chain(&short).collect::<Vec<_>>());
     let rebound =
         bound_before.iter().filter(|(c, t)| bound_after.get(*c).is_some_and(|now| now != *t)).count();
     let kept = bound_before.iter().filter(|(c, t)| bound_after.get(*c) == Some(*t)).count();
-    story.claim(Claim::equal("flows that lbx has on another VM after the restart", rebound as f64, "", 0.0));
-    story.claim(Claim::at_least("flows that lbx has on the same VM", kept as f64, "", 60.0));
+    story.claim(Claim::equal("restart: recorded flows with another VM than before", rebound as f64, "", 0.0));
+    story.claim(Claim::at_least("restart: recorded flows with the same VM", kept as f64, "", 60.0));
     let backwards =
         flows_before.iter().filter(|(vm, n)| flows_after.get(*vm).is_none_or(|now| now < n)).count();
-    story.claim(Claim::equal("counters that began anew", backwards as f64, "", 0.0));
+    story.claim(Claim::equal("restart: counters that began anew", backwards as f64, "", 0.0));
     story.claim(Claim::equal(
-        "weight of vm1, changed by hand before the kill",
+        "restart: weight of vm1, set by hand before the kill",
         override_kept.into(),
         "",
         400.0,

@@ -49,7 +49,7 @@ pub fn translate(story: &mut Story, stage: &Stage) -> Result<()> {
     let mut reports = Vec::new();
     for at in Stage::api() {
         let answer = stage.client().run(|| http::request(at, "GET", "/", b""))??;
-        story.say(&format!("  GET http://{at}/ -> {}", answer.text().trim()));
+        story.say(&format!("GET http://{at}/ -> {}", answer.text().trim()));
         reports.push(fresh(stage, at, 1_000).run(stage.client())?);
     }
     let flows = stage.flows(API)?;
@@ -87,13 +87,13 @@ pub fn reweigh(story: &mut Story, stage: &Stage) -> Result<()> {
     let flows = growth(&before, &stage.flows(WEB)?);
     let long = long.into_iter().map(|l| l.stop()).collect::<Result<Vec<_>>>()?;
     let answers = sum(fresh.iter().map(|r| &r.requests));
-    judge(story, "shares after the change", &stage.weights_in_force(WEB)?, &flows, &answers);
+    judge(story, "weight change: new shares", &stage.weights_in_force(WEB)?, &flows, &answers);
     let open: u64 = long.iter().map(Report::total_connections).sum();
     let moved: u64 = long.iter().map(|r| r.moved).sum();
     let (requests, failed) = totals(long.iter().chain(&fresh));
-    story.claim(Claim::equal("connections open during the change", open as f64, "", 120.0));
-    story.claim(Claim::equal("of those, moved to another VM", moved as f64, "", 0.0));
-    story.claim(Claim::equal(&format!("of {requests} requests, failed"), failed, "", 0.0));
+    story.claim(Claim::equal("weight change: connections open meanwhile", open as f64, "", 120.0));
+    story.claim(Claim::equal("weight change: connections moved to another VM", moved as f64, "", 0.0));
+    story.claim(Claim::equal("weight change: requests failed", failed, &format!("of {requests}"), 0.0));
     tell_errors(story, &long.iter().chain(&fresh).collect::<Vec<_>>());
     Ok(())
 }
