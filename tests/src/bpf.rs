@@ -4,6 +4,7 @@
 //! [`world`] says what is configured, [`bench`] puts it into the maps and runs packets.
 
 pub mod bench;
+pub mod mutate;
 pub mod run;
 pub mod world;
 
