@@ -73,7 +73,9 @@ fn two_hundred_long_connections_stay_where_they_are() {
         .flat_map(|vip| vip.both())
         .map(|ip: IpAddr| SocketAddr::new(ip, echo::PORT))
         .collect();
-    servers.iter().for_each(|&at| wait_open(&lab, at));
+    for &at in &servers {
+        wait_open(&lab, at);
+    }
     let long: Vec<_> = servers.iter().map(|&at| Long::new(at, 50).start(&lab.client().ns).unwrap()).collect();
     let targets: Vec<String> = lbx.json(&["targets"]).unwrap()["targets"]
         .as_array()
