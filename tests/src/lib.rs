@@ -1,7 +1,8 @@
 //! Labs and fixtures for the tests, the demo and the benches of lbx.
 //!
 //! [`lab`] builds a network out of namespaces, bridges, taps and QEMU guests and removes it again whatever
-//! happens; [`guest`] is the server that runs inside a guest (or, as a stand-in, inside a namespace).
+//! happens; [`guest`] is the server that runs inside a guest (or, as a stand-in, inside a namespace);
+//! `scenario` is a lab with the product running in it.
 
 #[cfg(feature = "privileged")]
 pub mod bpf;
@@ -10,3 +11,5 @@ pub mod guest;
 pub mod lab;
 #[cfg(feature = "privileged")]
 pub mod packets;
+#[cfg(feature = "privileged")]
+pub mod scenario;

@@ -1,0 +1,171 @@
+//! A config file, made of the few things that tests vary.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use crate::guest::announce::mac_text;
+use crate::lab::Vm;
+use crate::lab::addr::Pair;
+
+/// A whole file with one switch, `br0`, whose uplink is `up0`.
+#[derive(Debug, Clone)]
+pub struct File {
+    /// `switch.xdp`: `auto` takes tc on a veth.
+    pub xdp: &'static str,
+    /// The services.
+    pub services: Vec<Service>,
+}
+
+/// A service.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// Its addresses.
+    pub vips: Vec<IpAddr>,
+    /// `tcp` or `udp`.
+    pub protocol: &'static str,
+    /// Its port.
+    pub port: u16,
+    /// `dsr` or `nat`.
+    pub forward: &'static str,
+    /// `auto`, `redirect` or `bridge`.
+    pub deliver: &'static str,
+    /// `reject` or `drop`.
+    pub no_target: &'static str,
+    /// Redirect past filters.
+    pub bypass_filters: bool,
+    /// Whether targets are probed by TCP, quickly.
+    pub health: bool,
+    /// Its targets.
+    pub targets: Vec<Target>,
+}
+
+/// A target.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// `nic = ".."` or `mac = ".."`, as the file says it.
+    pub place: String,
+    /// Its own addresses.
+    pub addr: Pair,
+    /// nat: its port, where it is not the service's.
+    pub port: Option<u16>,
+    /// Share of new flows.
+    pub weight: u32,
+}
+
+impl File {
+    /// With `xdp = "auto"`.
+    pub fn new(services: Vec<Service>) -> Self {
+        Self { xdp: "auto", services }
+    }
+
+    /// With a choice of front-end.
+    #[must_use]
+    pub fn xdp(self, xdp: &'static str) -> Self {
+        Self { xdp, ..self }
+    }
+
+    /// As lbx reads it.
+    pub fn text(&self) -> String {
+        let mut out = String::from("[limits]\nflows = 65536\n\n");
+        let _ = writeln!(out, "[[switch]]\nname = \"br0\"\nuplinks = [\"up0\"]\nxdp = \"{}\"\n", self.xdp);
+        self.services.iter().for_each(|service| service.write(&mut out));
+        out
+    }
+}
+
+impl Service {
+    /// A `dsr` service, delivered by redirect, lbx answers for it after probing.
+    pub fn dsr(name: &str, vip: Pair, protocol: &'static str, port: u16, targets: Vec<Target>) -> Self {
+        Self {
+            name: name.into(),
+            vips: vip.both().to_vec(),
+            protocol,
+            port,
+            forward: "dsr",
+            deliver: "redirect",
+            no_target: "reject",
+            bypass_filters: false,
+            health: false,
+            targets,
+        }
+    }
+
+    /// The same by `nat`, to port `to` of every target.
+    pub fn nat(
+        name: &str,
+        vip: Pair,
+        protocol: &'static str,
+        port: u16,
+        to: u16,
+        targets: Vec<Target>,
+    ) -> Self {
+        let targets = targets.into_iter().map(|target| Target { port: Some(to), ..target }).collect();
+        Self { forward: "nat", ..Self::dsr(name, vip, protocol, port, targets) }
+    }
+
+    fn write(&self, out: &mut String) {
+        let vips: Vec<_> = self.vips.iter().map(|vip| format!("\"{vip}\"")).collect();
+        let _ = writeln!(
+            out,
+            "[[service]]\nname = \"{}\"\nswitch = \"br0\"\nvip = [{}]\nprotocol = \"{}\"\nport = {}\n\
+             forward = \"{}\"\ndeliver = \"{}\"\nno_target = \"{}\"\nanswer = \"probe\"",
+            self.name,
+            vips.join(", "),
+            self.protocol,
+            self.port,
+            self.forward,
+            self.deliver,
+            self.no_target
+        );
+        if self.bypass_filters {
+            out.push_str("bypass_filters = true\n");
+        }
+        out.push('\n');
+        for target in &self.targets {
+            let _ = writeln!(
+                out,
+                "[[service.target]]\n{}\nweight = {}\naddress = \"{}\"\naddress6 = \"{}\"",
+                target.place, target.weight, target.addr.v4, target.addr.v6
+            );
+            if let Some(port) = target.port {
+                let _ = writeln!(out, "port = {port}");
+            }
+            out.push('\n');
+        }
+        if self.health {
+            let check = "{ interval = \"200ms\", timeout = \"150ms\", rise = 2, fall = 2 }";
+            let _ = writeln!(out, "[service.health]\ntcp = {check}\n");
+        }
+    }
+}
+
+impl Target {
+    /// A VM of this host, by its port.
+    pub fn local(vm: &str, addr: Pair) -> Self {
+        Self { place: format!("nic = \"{vm}\""), addr, port: None, weight: 100 }
+    }
+
+    /// Stand-in `n` (from 0) of host `h`, seen from that host: its port is `vifN`.
+    pub fn stand_in(h: usize, n: usize) -> Self {
+        Self::local(&format!("vif{n}"), crate::lab::addr::vm(h, n + 1))
+    }
+
+    /// A VM of another host, by its MAC.
+    pub fn remote(vm: &Vm) -> Self {
+        let place = format!("mac = \"{}\"", mac_text(vm.mac));
+        Self { place, addr: vm.addr, port: None, weight: 100 }
+    }
+
+    /// With a weight.
+    #[must_use]
+    pub fn weight(self, weight: u32) -> Self {
+        Self { weight, ..self }
+    }
+}
+
+/// The first `n` stand-ins of the first host.
+pub fn stand_ins(n: usize) -> Vec<Target> {
+    (0..n).map(|n| Target::stand_in(0, n)).collect()
+}
