@@ -1,6 +1,6 @@
 //! Large transfers through lbx to a QEMU guest, hashed at both ends: forwarding x family x sender offloads.
 //!
-//! Every cell moves `LBX_TRANSFER_MB` megabytes in each direction (20 unless set: emulated guests hash slowly).
+//! Every cell moves `LBX_TRANSFER_MB` megabytes in each direction (100 unless set).
 
 use std::net::SocketAddr;
 use std::thread::sleep;
@@ -14,7 +14,7 @@ use lbx_tests::lab::{Lab, LabSpec, Lbx, VmKind, addr};
 
 fn bytes() -> u64 {
     let set = std::env::var("LBX_TRANSFER_MB").ok();
-    set.map_or(20, |text| text.parse().expect("LBX_TRANSFER_MB is a number")) * 1_000_000
+    set.map_or(100, |text| text.parse().expect("LBX_TRANSFER_MB is a number")) * 1_000_000
 }
 
 fn checksum_errors(lab: &Lab) -> (u64, u64) {
