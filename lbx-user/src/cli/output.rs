@@ -80,6 +80,11 @@ pub(super) fn rows() -> Table {
 
 /// A table as text, without blanks at the ends of lines.
 pub(super) fn text(table: &Table) -> String {
+    let mut table = table.clone();
+    // Here, where all columns exist: a row may have made them.
+    table.column_iter_mut().for_each(|column| {
+        column.set_padding((0, 2));
+    });
     let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
     lines.join("\n")
 }
