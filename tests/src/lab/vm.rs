@@ -204,13 +204,17 @@ impl Vm {
         Ok(())
     }
 
-    /// One line about it.
-    pub fn describe(&self) -> String {
-        let kind = match (&self.spec.kind, &self.boot) {
+    /// What it runs under: `tcg`, `kvm`, or `stand-in` for a namespace.
+    pub fn accel(&self) -> String {
+        match (&self.spec.kind, &self.boot) {
             (VmKind::Guest, Some(boot)) => boot.accel.to_string(),
             _ => "stand-in".into(),
-        };
-        format!("{} ({kind}, {})", self.spec.name, self.port)
+        }
+    }
+
+    /// One line about it.
+    pub fn describe(&self) -> String {
+        format!("{} ({}, {})", self.spec.name, self.accel(), self.port)
     }
 }
 

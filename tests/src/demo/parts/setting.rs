@@ -23,8 +23,13 @@ pub fn build(story: &mut Story) -> Result<Stage> {
     // Native XDP on a veth sees what the sender's stack left to its device: a wire would not carry that.
     spec.clients[0].offloads = Offloads::sender(false);
     let lab = Lab::start(spec)?;
-    print!("{}", lab.guide());
-    story.say(&format!("Booted in {:.1} s.", start.elapsed().as_secs_f64()));
+    story.say(&format!("Booted in {:.1} s:", start.elapsed().as_secs_f64()));
+    let mut rows = vec![["VM", "runs under", "behind", "own addresses", "weight"].map(String::from).to_vec()];
+    for (vm, weight) in lab.vms.iter().zip(stage::WEIGHTS) {
+        let addresses = format!("{}, {}", vm.addr.v4, vm.addr.v6);
+        rows.push(vec![vm.spec.name.clone(), vm.accel(), vm.port.clone(), addresses, weight.to_string()]);
+    }
+    story.table(&rows);
     let mut answered = 0;
     for vm in &lab.vms {
         for family in [Family::V4, Family::V6] {
