@@ -158,7 +158,7 @@ fn answers_have_a_rate_and_observing_answers_nothing() {
         bench.runner(HOOKS[0]).run(&asked, 0).unwrap();
     }
     let (counted, _) = bench.counted();
-    assert!((4..12).contains(&counted["echo_answered"]), "{counted:?}");
+    assert!((4..30).contains(&counted["echo_answered"]), "{counted:?}");
     assert_eq!(counted["answer_rate"], 40 - counted["echo_answered"]);
     bench.maps().set_observe(true).unwrap();
     for hook in HOOKS {

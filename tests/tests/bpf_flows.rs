@@ -74,11 +74,11 @@ fn a_blackhole_drops_until_its_deadline() {
     for port in 3000..3030 {
         assert_ne!(bench.run(XDP, &tcp_packet(true, port, SYN).build()).vm(), 1, "new");
     }
-    let deadline = bench.maps().clock().unwrap().deadline(Duration::from_millis(150)).unwrap();
+    let deadline = bench.maps().clock().unwrap().deadline(Duration::from_secs(1)).unwrap();
     let word = StateWord::until(State::Blackholed, State::Active, deadline);
     bench.maps().set_state(0, word).unwrap();
     bench.run(XDP, &frame).dropped("before the deadline", &[Reason::Blackholed]);
-    sleep(Duration::from_millis(200));
+    sleep(Duration::from_millis(1100));
     for hook in [XDP, TC] {
         let ran = bench.run(hook, &frame);
         assert_eq!(ran.steered("after the deadline", &frame, &[Reason::BlackholeExpired]), 1);
@@ -135,6 +135,8 @@ fn the_table_is_bounded_closing_frees_early_and_floods_give_way() {
     let mut bench = Bench::new(world);
     assert_eq!(bench.maps().flow_capacity(), 4);
     let frame = |port, flags| tcp_packet(true, port, flags).build();
+    bench.runner(XDP);
+    let epoch = bench.at_the_start_of_an_epoch();
     for port in [1, 2, 3, 4] {
         let frame = frame(port, SYN);
         bench.run(XDP, &frame).steered("room", &frame, &[Reason::FlowRecorded]);
@@ -148,7 +150,7 @@ fn the_table_is_bounded_closing_frees_early_and_floods_give_way() {
     let late = frame(5, ACK);
     assert_eq!(bench.run(XDP, &late).steered("follows the table", &late, &[Reason::FlowUnrecorded]), vm);
     assert_eq!(bench.counters().services[0].flows_unrecorded, 2);
-    sleep(Duration::from_millis(2200));
+    sleep(epoch * 2);
     assert_eq!(bench.run(XDP, &late).steered("room again", &late, &[Reason::FlowRecorded]), vm);
     let another = frame(6, SYN);
     let counted = [Reason::FlowEvicted, Reason::FlowRecorded];
@@ -171,7 +173,7 @@ fn a_reset_of_an_unknown_flow_is_not_recorded_and_a_rate_holds() {
     }
     let (counted, targets) = bench.counted();
     let recorded = counted["flow_recorded"];
-    assert!((3..10).contains(&recorded), "{counted:?}");
+    assert!((3..30).contains(&recorded), "{counted:?}");
     assert_eq!(counted["flow_rate_limited"], 40 - recorded);
     assert_eq!(targets[3..].iter().sum::<u64>(), 40);
 }

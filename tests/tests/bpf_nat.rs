@@ -120,6 +120,9 @@ fn a_flow_that_cannot_be_recorded_is_dropped() {
     world.options.flows = 4;
     world.services[1].rate = 2;
     let mut bench = Bench::new(world);
+    bench.runner(HOOKS[0]);
+    bench.runner(HOOKS[1]);
+    bench.at_the_start_of_an_epoch();
     for port in 1..=4 {
         let sent = tcp_packet(true, port, SYN);
         assert_eq!(bench.run(HOOKS[0], &sent.build()).verdict, Verdict::Redirect);

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use lbx_common::algo::maglev::{self, Entry, Table};
 use lbx_common::flow::TargetWord;
@@ -104,6 +105,17 @@ impl Bench {
             self.write_service(service);
         }
         self.maps().write_addresses(&world.addresses()).unwrap();
+    }
+
+    /// Waits for the start of an epoch: what follows, up to about a second of it, happens in one. Answers how
+    /// long an epoch is.
+    pub fn at_the_start_of_an_epoch(&self) -> Duration {
+        let (clock, rate) = (self.maps().clock().unwrap(), self.maps().rate().unwrap());
+        let epoch = rate.epoch(clock.jiffies_now().unwrap());
+        while rate.epoch(clock.jiffies_now().unwrap()) == epoch {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        rate.epoch_duration(1)
     }
 
     /// Builds a service's table from the weights in [`Self::world`] and writes it with the service's fields.
