@@ -54,9 +54,7 @@ pub(super) fn flows(session: &Session, options: &Options) -> Done {
     }
     match Maps::open_pinned(&session.paths.instance) {
         Ok(maps) => {
-            if !session.daemon_runs() {
-                eprintln!("lbx: the daemon is not running: read from the pinned maps");
-            }
+            session.say_if_alone();
             let view = View::new(&maps, &session.paths.instance)?;
             print(session, view.flow_rows(&query)?, options.limit)
         }
@@ -94,6 +92,7 @@ fn query(options: &Options) -> FlowQuery {
 fn count(session: &Session, query: &FlowQuery) -> Result<Counted, Failure> {
     let mut counted = Counted { count: 0, targets: BTreeMap::new() };
     if let Ok(maps) = Maps::open_pinned(&session.paths.instance) {
+        session.say_if_alone();
         let view = View::new(&maps, &session.paths.instance)?;
         for flow in view.flow_rows(query)? {
             counted.count += 1;

@@ -81,6 +81,20 @@ impl Session {
         }
     }
 
+    /// Says once that the maps are read without the daemon.
+    fn say_alone(&self) {
+        if !self.told.replace(true) {
+            eprintln!("lbx: the daemon is not running: read from the pinned maps");
+        }
+    }
+
+    /// The same, if it is so.
+    pub fn say_if_alone(&self) {
+        if !self.told.get() && !self.daemon_runs() {
+            self.say_alone();
+        }
+    }
+
     /// Reads the pinned maps, and says once that it is them. `why`: the daemon's absence.
     pub fn with_view(&self, why: &Error, work: impl FnOnce(&View<'_>) -> Done) -> Done {
         let maps = match Maps::open_pinned(&self.paths.instance) {
@@ -90,9 +104,7 @@ impl Session {
             }
             Err(error) => return Err(error.into()),
         };
-        if !self.told.replace(true) {
-            eprintln!("lbx: the daemon is not running: read from the pinned maps");
-        }
+        self.say_alone();
         work(&View::new(&maps, &self.paths.instance)?)
     }
 }
