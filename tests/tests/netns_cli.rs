@@ -30,7 +30,9 @@ const LOOKING: [(&[&str], &str); 12] = [
 fn some_traffic(host: &Host) {
     for _ in 0..10 {
         for (vip, port) in [(0, 80), (1, 8080)] {
-            FAMILIES.map(|family| host.get(vip, port, family).unwrap());
+            for family in FAMILIES {
+                host.get(vip, port, family).unwrap();
+            }
         }
     }
 }
@@ -272,12 +274,10 @@ fn doctor_finds_a_lab_sound_and_says_what_is_not() {
         assert!(text.contains(check), "no {check} in {text}");
     }
     // A guest that answers for the VIP, and an interface that takes less than the uplink brings.
-    let vm = host.lab.vm("vm1").unwrap();
-    vm.ns
-        .as_ref()
-        .unwrap()
-        .sysctls(&[("net/ipv4/conf/all/arp_ignore", "0"), ("net/ipv4/conf/eth0/arp_ignore", "0")])
-        .unwrap();
+    let own = host.lab.vm("vm1").unwrap().ns.as_ref().unwrap();
+    for conf in ["all", "eth0"] {
+        own.sysctls(&[(&format!("net/ipv4/conf/{conf}/arp_ignore"), "0")]).unwrap();
+    }
     host.tool("ip link set vif1 mtu 1400");
     let (code, out, _) = host.verb(&["doctor", "--json"]);
     assert_eq!(code, 1, "{out}");

@@ -29,7 +29,7 @@ pub(super) async fn look(config: &Config, host: &Host, found: &mut Findings) {
     }
     for ((ifindex, v4), vips) in asked {
         let Some(link) = host.view.by_index(ifindex) else { continue };
-        match listen(ifindex, link.mac, v4, &vips).await {
+        match listen(host, ifindex, link.mac, v4, &vips).await {
             Ok(heard) => report(host, &vips, &heard, found),
             Err(error) => {
                 let text = format!("cannot be asked for on {}: {error}", link.name);
@@ -39,16 +39,22 @@ pub(super) async fn look(config: &Config, host: &Host, found: &mut Findings) {
     }
 }
 
-/// Who claims which of the VIPs when asked.
+/// Who claims which of the VIPs when asked. On the bridge's own device lbx itself would answer: the question
+/// leaves by each port, the answers come in by the bridge.
 async fn listen(
+    host: &Host,
     ifindex: u32,
     mac: Mac,
     v4: bool,
     vips: &BTreeSet<IpAddr>,
 ) -> std::io::Result<BTreeSet<(IpAddr, Mac)>> {
-    let socket = Socket::open(ifindex, if v4 { Scope::Arp } else { Scope::Ipv6 })?;
-    for vip in vips {
-        socket.send(&probe(*vip, mac, 0))?;
+    let scope = if v4 { Scope::Arp } else { Scope::Ipv6 };
+    let socket = Socket::open(ifindex, scope)?;
+    for port in host.view.ports(ifindex).filter(|port| port.up) {
+        let port = Socket::open(port.index, scope)?;
+        for vip in vips {
+            port.send(&probe(*vip, mac, 0))?;
+        }
     }
     let deadline = Instant::now() + PATIENCE;
     let mut heard = BTreeSet::new();
