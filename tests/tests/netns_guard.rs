@@ -98,7 +98,7 @@ fn the_default_route_needs_a_yes_and_an_unconfirmed_attach_is_undone_by_a_timer_
     );
     nothing_left(&host);
 
-    host.lbx.cli(&["attach", "--yes", "--undo-after", "15"]).unwrap();
+    host.lbx.cli(&["attach", "--yes", "--undo-after", "20"]).unwrap();
     assert!(attached(&host));
     let pending = fs::read(host.lbx.run_dir().join("attach-pending.json")).unwrap();
     let pending: serde_json::Value = serde_json::from_slice(&pending).unwrap();
@@ -112,9 +112,9 @@ fn the_default_route_needs_a_yes_and_an_unconfirmed_attach_is_undone_by_a_timer_
     let (code, _, error) = host.verb(&["attach", "--confirm"]);
     assert_eq!(code, 1, "{error}");
 
-    host.lbx.cli(&["attach", "--yes", "--undo-after", "15"]).unwrap();
+    host.lbx.cli(&["attach", "--yes", "--undo-after", "20"]).unwrap();
     host.lbx.cli(&["attach", "--confirm"]).unwrap();
-    std::thread::sleep(Duration::from_secs(17));
+    std::thread::sleep(Duration::from_secs(22));
     assert!(attached(&host), "what is confirmed stays");
     host.lbx.cli(&["detach"]).unwrap();
     nothing_left(&host);
@@ -129,7 +129,7 @@ fn an_ssh_session_over_the_switch_needs_a_yes() {
     let (code, _, error) = attach(&["attach"]);
     assert_eq!(code, 1);
     assert!(error.contains("your SSH session from 10.77.0.1 comes in over br0"), "{error}");
-    let (code, _, error) = attach(&["attach", "--yes", "--undo-after", "15"]);
+    let (code, _, error) = attach(&["attach", "--yes", "--undo-after", "20"]);
     assert_eq!(code, 0, "{error}");
     until("it was not undone", || !host.lbx.pin_dir().exists());
     nothing_left(&host);
@@ -142,12 +142,12 @@ fn a_daemon_waits_for_the_yes_too_and_its_attach_is_undone_as_well() {
     host.lbx.run().unwrap();
     assert!(!attached(&host), "{}", host.lbx.log());
     assert_eq!(host.verb(&["attach"]).0, 1);
-    host.lbx.cli(&["attach", "--yes", "--undo-after", "15"]).unwrap();
+    host.lbx.cli(&["attach", "--yes", "--undo-after", "20"]).unwrap();
     assert!(attached(&host));
     until("it was not undone", || !attached(&host));
-    host.lbx.cli(&["attach", "--yes", "--undo-after", "15"]).unwrap();
+    host.lbx.cli(&["attach", "--yes", "--undo-after", "20"]).unwrap();
     host.lbx.cli(&["attach", "--confirm"]).unwrap();
-    std::thread::sleep(Duration::from_secs(17));
+    std::thread::sleep(Duration::from_secs(22));
     assert!(attached(&host));
     host.wait_served();
     host.lbx.stop().unwrap();
