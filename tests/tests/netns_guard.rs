@@ -15,7 +15,7 @@ use lbx_tests::lab::vm::Family;
 use lbx_user::datapath::{self, Device};
 use support::{FAMILIES, Host, config, head, ip, narrow, said, service};
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let limit = Instant::now() + SOON;
