@@ -11,7 +11,7 @@ const GSSET_INFO: u32 = 0x37;
 const GFEATURES: u32 = 0x3a;
 const STRINGS_FEATURES: u32 = 4;
 const STRING_LEN: usize = 32;
-/// struct ethtool_drvinfo: cmd, then driver[32] at byte 4; 196 bytes in all.
+/// struct ethtool_drvinfo: cmd, then `driver[32]` at byte 4; 196 bytes in all.
 const DRVINFO_LEN: usize = 196;
 
 /// What an interface does to frames before lbx sees them, or after.
