@@ -14,6 +14,7 @@ pub mod flow;
 pub mod fragment;
 pub mod key;
 pub mod limits;
+pub mod measure;
 pub mod port;
 pub mod reason;
 pub mod reply;

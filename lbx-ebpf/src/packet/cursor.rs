@@ -13,7 +13,7 @@ pub struct Packet {
 impl Packet {
     /// From the bounds the context gives.
     #[inline(always)]
-    pub(super) const fn new(data: usize, end: usize) -> Self {
+    pub const fn new(data: usize, end: usize) -> Self {
         Self { data, end }
     }
 

@@ -1,0 +1,43 @@
+//! What the measuring programs are told, and the tables of the references.
+
+use aya_ebpf::btf_maps::{Array, DevMap, LruHashMap, ProgramArray};
+use aya_ebpf::macros::btf_map;
+use lbx_common::flow::Bucket;
+use lbx_common::measure::Wrap;
+
+/// `BPF_F_MMAPABLE`.
+const MMAPABLE: usize = 1 << 10;
+
+/// A flow as the references know it: addresses (IPv4 in the last word of each), ports, protocol.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Tuple {
+    /// Source.
+    pub src: [u32; 4],
+    /// Destination.
+    pub dst: [u32; 4],
+    /// Both ports.
+    pub ports: u32,
+    /// Protocol.
+    pub protocol: u32,
+}
+
+/// What to do to the packets.
+#[btf_map(name = "bench_wrap")]
+pub static WRAP: Array<Wrap, 1, MMAPABLE> = Array::new();
+
+/// The program under test.
+#[btf_map(name = "bench_jump")]
+pub static JUMP: ProgramArray<1> = ProgramArray::new();
+
+/// Where the references send everything.
+#[btf_map(name = "bench_tx")]
+pub static TX: DevMap<1> = DevMap::new();
+
+/// The kernel's table: user space sets the size.
+#[btf_map(name = "bench_lru")]
+pub static LRU: LruHashMap<Tuple, u32, 65_536> = LruHashMap::new();
+
+/// The table of one line a lookup: user space sets the size.
+#[btf_map(name = "bench_table")]
+pub static TABLE: Array<Bucket, 16_384, MMAPABLE> = Array::new();
