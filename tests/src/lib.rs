@@ -5,6 +5,8 @@
 //! `scenario` is a lab with the product running in it.
 
 #[cfg(feature = "privileged")]
+pub mod bench;
+#[cfg(feature = "privileged")]
 pub mod bpf;
 pub mod demo;
 pub mod guest;

@@ -1,0 +1,55 @@
+//! The benches: what lbx costs, each figure beside that of a reference measured in the same run.
+//!
+//! One file per bench. A bench pins the measuring thread to one core ([`clock::pin`]), interleaves what it
+//! compares, repeats it, and hands tables and claims to the [`Report`]; it fails only if something does not run,
+//! never because a figure is bad: that is a claim that does not hold.
+
+pub mod clock;
+pub mod machine;
+pub mod path;
+pub mod report;
+pub mod samples;
+pub mod table;
+
+use anyhow::Result;
+
+pub use report::Report;
+pub use samples::Samples;
+
+/// The benches by name, in the order in which they run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Name {
+    /// Cost of a packet in the kernel program, by kind of packet.
+    Path,
+    /// Building and repairing Maglev tables.
+    Table,
+}
+
+impl Name {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Path, Self::Table];
+}
+
+/// How to measure.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// A tenth of the time: to see that the benches run, not to quote.
+    pub quick: bool,
+    /// The core that the measuring thread stays on.
+    pub cpu: usize,
+}
+
+impl Settings {
+    /// `full`, or `short` in a quick run.
+    pub fn either<T>(&self, full: T, short: T) -> T {
+        if self.quick { short } else { full }
+    }
+}
+
+/// Runs one bench.
+pub fn run(name: Name, settings: &Settings, report: &mut Report) -> Result<()> {
+    match name {
+        Name::Path => path::run(settings, report),
+        Name::Table => table::run(settings, report),
+    }
+}
