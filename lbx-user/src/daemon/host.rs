@@ -1,6 +1,6 @@
 //! The host as the daemon last saw it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -8,9 +8,9 @@ use anyhow::{Context, Result};
 use crate::config::{Config, Service};
 use crate::control::resolve::{Found, KnownMacs, resolve};
 use crate::datapath::{self, Instance, Point};
-use crate::host::filters::{self, Finding};
+use crate::host::filters::{self, Asked, Finding, Sender};
 use crate::host::offload::{self, Offloads};
-use crate::host::plan::{GuardInput, Plan, Refusal, ResolvedTarget, attach_plan, guard_rails};
+use crate::host::plan::{GuardInput, Plan, Refusal, ResolvedTarget, attach_plan, guard_rails, senders};
 use crate::host::{View, vm};
 
 /// Filter rules change without an event: they are read again after this long.
@@ -31,7 +31,7 @@ pub struct Host {
     pub refusals: Vec<Refusal>,
     /// MACs that were known once.
     pub macs: KnownMacs,
-    filters_read: Option<(Instant, Vec<String>)>,
+    filters_read: Option<(Instant, Vec<Asked>)>,
 }
 
 impl Host {
@@ -61,10 +61,7 @@ impl Host {
                 attach_plan(&view, &offloads, switch, &services, &own, replace)
             })
             .collect();
-        let mut ports: Vec<String> =
-            found.iter().filter(|one| one.ifindex != 0).map(|one| one.port.clone()).collect();
-        ports.sort_unstable();
-        ports.dedup();
+        let ports = asked(config, &found);
         let stale =
             self.filters_read.as_ref().is_none_or(|(at, of)| at.elapsed() > FILTERS_AGE || *of != ports);
         if stale || afresh {
@@ -102,6 +99,22 @@ impl Host {
 pub fn own_programs(instance: &Instance) -> Vec<u32> {
     let attached = datapath::list(instance).unwrap_or_default();
     attached.iter().filter(|one| one.point == Point::Xdp).map(|one| one.prog_id).collect()
+}
+
+/// The targets' ports, each with what `dsr` targets behind it answer with.
+fn asked(config: &Config, found: &[Found]) -> Vec<Asked> {
+    let mut ports: BTreeMap<&str, BTreeSet<Sender>> = BTreeMap::new();
+    for one in found.iter().filter(|one| one.ifindex != 0) {
+        let port = ports.entry(&one.port).or_default();
+        // What is behind an uplink answers elsewhere.
+        if !one.remote {
+            port.extend(config.service(&one.base.service).map(senders).unwrap_or_default());
+        }
+    }
+    let asked = ports
+        .into_iter()
+        .map(|(port, senders)| Asked { port: port.to_owned(), senders: senders.into_iter().collect() });
+    asked.collect()
 }
 
 fn offloads(config: &Config, view: &View) -> BTreeMap<String, Offloads> {

@@ -3,8 +3,11 @@
 //! Every source (nft, iptables, ebtables, tc) is read into one small model of chains and rules; one walk over it
 //! says which rules a frame for a port could meet. A finding always names its rule.
 
+mod condition;
 mod nft;
 mod read;
+mod rules;
+mod source;
 mod tc;
 mod text;
 mod walk;
@@ -15,11 +18,14 @@ use serde::Serialize;
 
 use super::links::{Kind, View};
 
+pub use condition::Sender;
 pub use nft::tables as nft_tables;
-pub use read::findings;
+pub use read::{Asked, findings};
+pub use rules::Table;
+pub use source::source_drops;
 pub use tc::{TcObject, tc_findings};
 pub use text::{ebtables_chains, iptables_chains};
-pub use walk::{Chain, Match, Rule, Table, Verdict, walk};
+pub use walk::{At, walk};
 
 /// Where a finding was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -50,9 +56,10 @@ pub struct Finding {
     pub source: Source,
     /// The rule in the notation of its tool, with table and chain.
     pub rule: String,
-    /// It judges the source address of frames *from* the port: a `dsr` target's replies, which come from the
-    /// VIP, would be dropped.
-    pub filters_source: bool,
+    /// Of the senders that were asked about, those whose frames *from* the port it drops because of their source
+    /// address: a `dsr` target's replies, which come from the VIP.
+    #[serde(skip)]
+    pub drops: Vec<Sender>,
 }
 
 impl fmt::Display for Finding {
@@ -84,5 +91,5 @@ pub fn vlan_findings(view: &View, port: &str) -> Vec<Finding> {
         })
         .collect();
     let rule = format!("bridge {} separates VLANs; {port} is in: {}", bridge.name, vlans.join(", "));
-    vec![Finding { port: port.to_owned(), source: Source::Vlan, rule, filters_source: false }]
+    vec![Finding { port: port.to_owned(), source: Source::Vlan, rule, drops: Vec::new() }]
 }

@@ -10,6 +10,6 @@ mod tests;
 
 pub use attach::{Attach, Plan, PortPlan, Role, SwitchKind, attach_plan};
 pub use delivery::{Delivered, delivery_auto};
-pub use guard::{GuardInput, Refusal, ResolvedTarget, guard_rails};
+pub use guard::{GuardInput, Refusal, ResolvedTarget, guard_rails, senders};
 pub use lockout::lockout;
 pub use resolve::resolve;

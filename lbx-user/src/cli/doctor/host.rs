@@ -6,8 +6,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use super::Findings;
 use crate::cli::session::Session;
+use crate::config::Config;
 use crate::config::checked::format_mac;
-use crate::config::{Config, Forward};
 use crate::control::build;
 use crate::daemon::host::Host;
 use crate::datapath;
@@ -193,8 +193,7 @@ fn filters(config: &Config, host: &Host, found: &mut Findings) {
         found.ok("delivery", &service.name, format!("{how}: {why}"));
     }
     for finding in host.findings.iter().filter(|finding| finding.source != Source::Vlan) {
-        let dsr = config.services.iter().any(|service| service.forward == Forward::Dsr);
-        if finding.filters_source && dsr {
+        if !finding.drops.is_empty() {
             let hint = "allow the VIPs in it: `dsr` targets answer from them";
             found.warn("filters", &finding.port, finding.to_string(), hint);
         } else {

@@ -7,30 +7,60 @@ use futures_util::TryStreamExt;
 use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
 use rtnetlink::Handle;
 
-use super::{Finding, Source, Table, TcObject, nft_tables, tc_findings, text, vlan_findings, walk};
+use super::{
+    At, Finding, Sender, Source, Table, TcObject, nft_tables, source_drops, tc_findings, text, vlan_findings,
+    walk,
+};
 use crate::host::links::{Kind, View};
+
+/// A port to look at, and the senders whose frames should be let in by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// The port's name.
+    pub port: String,
+    /// What `dsr` targets behind it answer with; ascending, without doubles.
+    pub senders: Vec<Sender>,
+}
 
 /// What holds on each of `ports`. Runs `nft` and the legacy tools where they and their rules exist: seconds at
 /// worst, never on the path of a packet. Needs CAP_NET_ADMIN.
 ///
 /// # Errors
 /// A tool that is there and fails, or a netlink request that does: then filters are unknown, not absent.
-pub async fn findings(view: &View, ports: &[String], uplinks: &[String]) -> io::Result<Vec<Finding>> {
+pub async fn findings(view: &View, ports: &[Asked], uplinks: &[String]) -> io::Result<Vec<Finding>> {
     let tables = tables(view)?;
     let (connection, handle, _) = rtnetlink::new_connection()?;
     let task = tokio::spawn(connection);
     let mut findings = Vec::new();
-    for port in ports {
+    for Asked { port, senders } in ports {
+        let link = view.link(port);
+        let bridge = link.and_then(|link| link.master).and_then(|master| view.by_index(master));
+        let at = At { port, bridge: bridge.map_or("", |bridge| &bridge.name), uplinks };
         for table in &tables {
-            findings.extend(walk(table, port, uplinks));
+            findings.extend(rules(table, &at, senders));
         }
-        if let Some(link) = view.link(port) {
+        if let Some(link) = link {
             findings.extend(tc_findings(port, &tc_objects(&handle, link.index as i32).await?));
         }
         findings.extend(vlan_findings(view, port));
     }
     task.abort();
     Ok(findings)
+}
+
+/// The rules a frame to or from the port could meet, each with the senders it drops.
+fn rules(table: &Table, at: &At<'_>, senders: &[Sender]) -> Vec<Finding> {
+    let mut findings = walk(table, at);
+    for sender in senders {
+        for drop in source_drops(table, at, sender) {
+            match findings.iter_mut().find(|finding| finding.rule == drop.rule) {
+                Some(finding) if finding.drops.contains(sender) => {}
+                Some(finding) => finding.drops.push(*sender),
+                None => findings.push(drop),
+            }
+        }
+    }
+    findings
 }
 
 fn tables(view: &View) -> io::Result<Vec<Table>> {

@@ -39,7 +39,7 @@ pub fn tc_findings(port: &str, objects: &[TcObject]) -> Vec<Finding> {
             TcObject::Qdisc { kind } if PLAIN.contains(&kind.as_str()) => continue,
             TcObject::Qdisc { kind } => (Source::Shaping, format!("qdisc {kind}")),
         };
-        let finding = Finding { port: port.to_owned(), source, rule, filters_source: false };
+        let finding = Finding { port: port.to_owned(), source, rule, drops: Vec::new() };
         if !findings.contains(&finding) {
             findings.push(finding);
         }

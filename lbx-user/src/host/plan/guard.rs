@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::attach::unsupported;
 use crate::config::checked::format_mac;
 use crate::config::{Answer, Config, Delivery, Forward, Service};
-use crate::host::filters::{Finding, Source};
+use crate::host::filters::{Finding, Sender, Source};
 use crate::host::links::{Kind, View};
 
 /// A target as it was found on the host.
@@ -216,12 +216,24 @@ fn filters(
             );
         }
     }
-    if service.forward == Forward::Dsr
-        && let Some(finding) = on_port.find(|finding| finding.filters_source)
-    {
+    let senders = senders(service);
+    let dropped = on_port.find_map(|finding| {
+        let sender = senders.iter().find(|sender| finding.drops.contains(sender))?;
+        Some((finding, sender.address))
+    });
+    if let Some((finding, vip)) = dropped {
         refuse(
-            format!("with `dsr` it answers from the VIP, and its port filters source addresses: {finding}"),
+            format!(
+                "with `dsr` it answers from the VIP {vip}, and its port filters source addresses: {finding}"
+            ),
             "allow the VIP in that filter, or use `forward = \"nat\"`",
         );
     }
+}
+
+/// What the targets of a `dsr` service answer with; nothing for others.
+pub fn senders(service: &Service) -> Vec<Sender> {
+    let dsr = service.forward == Forward::Dsr;
+    let (protocol, port) = (service.protocol.number(), service.ports.single());
+    service.vips.iter().filter(|_| dsr).map(|vip| Sender { address: *vip, protocol, port }).collect()
 }

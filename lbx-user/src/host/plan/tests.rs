@@ -202,9 +202,11 @@ fn what_is_not_supported_is_refused_by_name() {
     assert!(missing.refusals[0].contains("eth9 is not a port of br0"), "{:?}", missing.refusals);
 }
 
-fn finding(source: Source, filters_source: bool) -> Finding {
+/// `drops`: what the VIP sends is dropped by it.
+fn finding(source: Source, drops: bool) -> Finding {
     let rule = "bridge guard fwd: ip saddr 203.0.113.9 drop".to_owned();
-    Finding { port: "tap0".to_owned(), source, rule, filters_source }
+    let drops = if drops { senders(&config("", "", TARGET).services[0]) } else { Vec::new() };
+    Finding { port: "tap0".to_owned(), source, rule, drops }
 }
 
 #[test]
