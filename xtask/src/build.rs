@@ -1,7 +1,7 @@
 //! `cargo xtask build`: the kernel program, then the user-space crates with it inside.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
@@ -56,6 +56,11 @@ pub fn ebpf(debug_log: bool) -> Result<()> {
     cmd.run().context("the kernel program did not build")?;
     let built = paths::target().join("ebpf").join(EBPF_TARGET).join("release/lbx-ebpf");
     publish(&built, &paths::ebpf_object())
+}
+
+/// The measuring programs, which are built with the kernel program. Read when a bench runs, embedded nowhere.
+pub fn bench_object() -> PathBuf {
+    paths::target().join("ebpf").join(EBPF_TARGET).join("release/lbx-ebpf-bench")
 }
 
 /// `cargo VERB` for the kernel program on its own target, with a target directory of its own.

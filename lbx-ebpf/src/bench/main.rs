@@ -15,6 +15,7 @@ mod bare;
 #[path = "../packet/cursor.rs"]
 #[expect(dead_code, reason = "the datapath's door to the packet, of which this needs a part")]
 mod cursor;
+mod live;
 mod maps;
 mod wrap;
 
@@ -67,6 +68,18 @@ pub fn bare_table(ctx: XdpContext) -> u32 {
 #[xdp]
 pub fn bare_redirect(ctx: XdpContext) -> u32 {
     bare::redirect(&ctx)
+}
+
+/// Sends generated frames, behind `bench_xdp`.
+#[xdp]
+pub fn live_send(_ctx: XdpContext) -> u32 {
+    live::send()
+}
+
+/// Counts frames at the far end.
+#[xdp]
+pub fn live_arrive(_ctx: XdpContext) -> u32 {
+    live::arrive()
 }
 
 #[cfg(not(target_arch = "bpf"))]

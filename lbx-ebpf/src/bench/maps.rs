@@ -1,6 +1,6 @@
 //! What the measuring programs are told, and the tables of the references.
 
-use aya_ebpf::btf_maps::{Array, DevMap, LruHashMap, ProgramArray};
+use aya_ebpf::btf_maps::{Array, DevMap, LruHashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::macros::btf_map;
 use lbx_common::flow::Bucket;
 use lbx_common::measure::Wrap;
@@ -41,3 +41,11 @@ pub static LRU: LruHashMap<Tuple, u32, 65_536> = LruHashMap::new();
 /// The table of one line a lookup: user space sets the size.
 #[btf_map(name = "bench_table")]
 pub static TABLE: Array<Bucket, 16_384, MMAPABLE> = Array::new();
+
+/// Where generated frames go out.
+#[btf_map(name = "bench_send")]
+pub static SEND: DevMap<1> = DevMap::new();
+
+/// Frames that arrived.
+#[btf_map(name = "bench_arrived")]
+pub static ARRIVED: PerCpuArray<u64, 1> = PerCpuArray::new();
