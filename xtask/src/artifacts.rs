@@ -2,12 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
-use crate::metadata::TestPackage;
+use crate::paths;
 use crate::process::Cmd;
 use crate::setup::toolchain;
-use crate::{build, paths};
 
 /// Target of the static guest: named, so that `RUSTFLAGS` do not reach build scripts and macros.
 const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -45,23 +44,14 @@ pub fn lab(release: bool) -> Cmd {
     Cmd::new(dir(release).join("lbx-lab")).envs(&env(release)).root()
 }
 
-/// Builds the lab program, and says so when the workspace has none.
-///
-/// # Errors
-/// When it is missing or does not build.
-pub fn build_lab(release: bool) -> Result<()> {
-    if !TestPackage::read()?.has_bin("lbx-lab") {
-        bail!("the package lbx-tests has no program lbx-lab");
-    }
-    build::user_space(release, &["-p", "lbx-tests", "--bin", "lbx-lab"])
-}
-
 /// Builds the static guest.
 ///
 /// # Errors
 /// When it does not build.
 pub fn build_guest() -> Result<()> {
     Cmd::cargo(["build", "--target", GUEST_TARGET, "-p", "lbx-tests", "--bin", "lbx-guest"])
+        // Emulated, and slower by an order of magnitude: here optimising pays.
+        .args(["--config", "profile.dev.package.lbx-tests.opt-level=1"])
         .unset("CARGO_ENCODED_RUSTFLAGS")
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .env("CARGO_TARGET_DIR", guest_target())

@@ -9,6 +9,10 @@ use crate::process::Cmd;
 use crate::setup::toolchain;
 use crate::{paths, user};
 
+/// What every command for user space selects: always the same packages and features, because another selection
+/// resolves other features, and with them builds `lbx` and half of its dependencies once more.
+const SELECTION: [&str; 5] = ["--workspace", "--exclude", "lbx-ebpf", "--features", "lbx-tests/privileged"];
+
 /// The BPF target; little-endian, as every machine that the labs run on.
 const EBPF_TARGET: &str = "bpfel-unknown-none";
 
@@ -33,13 +37,13 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Builds the kernel program and `lbx`.
+/// Builds the kernel program, `lbx` with it inside, and the lab program.
 ///
 /// # Errors
 /// When something does not build.
 pub fn everything(release: bool, debug_log: bool) -> Result<()> {
     ebpf(debug_log)?;
-    user_space(release, &["-p", "lbx-user", "--bins"])
+    user_space(release, &["--bin", "lbx", "--bin", "lbx-lab"])
 }
 
 /// Builds the kernel program and copies it to `target/lbx-ebpf.o`.
@@ -91,17 +95,19 @@ fn publish(built: &Path, object: &Path) -> Result<()> {
     user::give_back_target()
 }
 
-/// Builds user-space packages, with the kernel program inside when it has been built.
+/// Builds user-space programs, with the kernel program inside when it has been built.
 ///
 /// # Errors
 /// When something does not build.
 pub fn user_space(release: bool, what: &[&str]) -> Result<()> {
     user::give_back_target()?;
-    let mut cmd = Cmd::cargo(["build"]).args(what);
-    if release {
-        cmd = cmd.arg("--release");
-    }
-    with_object(cmd).run()
+    let profile: &[&str] = if release { &["--release"] } else { &[] };
+    cargo("build").args(profile).args(what).run()
+}
+
+/// `cargo VERB` for user space.
+pub fn cargo(verb: &str) -> Cmd {
+    with_object(Cmd::cargo([verb]).args(SELECTION))
 }
 
 /// Tells `lbx-user/build.rs` where the kernel program is; the same for every cargo command here, because

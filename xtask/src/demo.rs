@@ -36,7 +36,6 @@ pub fn run(args: &Args) -> Result<()> {
 pub fn prepare() -> Result<()> {
     setup::everything()?;
     build::everything(false, false)?;
-    artifacts::build_lab(false)?;
     artifacts::build_guest()?;
     artifacts::clean_leftovers(false)
 }

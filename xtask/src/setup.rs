@@ -8,7 +8,7 @@ pub mod toolchain;
 
 use anyhow::{Context, Result};
 
-use crate::{artifacts, bpffs, paths, user};
+use crate::{artifacts, bpffs, build, paths, user};
 
 /// Arguments of `setup`.
 #[derive(Debug, clap::Args)]
@@ -99,7 +99,8 @@ impl Plan {
             toolchain::install_linker()?;
         }
         self.packages.install()?;
-        artifacts::build_lab(false)?;
+        // The kernel program too: `lbx` without it would have to be compiled again with it.
+        build::everything(false, false)?;
         artifacts::setup_image().context("the guest kernel could not be prepared")
     }
 }

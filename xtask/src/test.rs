@@ -3,6 +3,8 @@
 mod layer;
 mod summary;
 
+use std::time::Instant;
+
 use anyhow::{Result, bail};
 
 use self::layer::Layer;
@@ -27,23 +29,26 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let layers = args.layer.map_or_else(|| Layer::ALL.to_vec(), |layer| vec![layer]);
     let privileged = layers.iter().any(|layer| layer.is_privileged());
+    let start = Instant::now();
     let bpffs = if privileged { Some(prepare(args.layer, &layers)?) } else { None };
+    let binaries = layer::compile(&layers)?;
 
     let mut total = Summary::default();
-    let mut lines = Vec::new();
+    let mut lines = vec![line("build", start, "")];
     let mut problems = Vec::new();
     for layer in layers {
         println!("\n== {} tests", layer.name());
-        let Some(result) = layer.run(&args.filter)? else {
+        let start = Instant::now();
+        let Some(result) = layer.run(&binaries, &args.filter)? else {
             let problem = format!("the {} layer has no test binaries yet", layer.name());
             println!("!! {problem}: nothing of it was tested");
-            lines.push(format!("{:>6}: no test binaries yet", layer.name()));
+            lines.push(line(layer.name(), start, "no test binaries yet"));
             if std::env::var_os("CI").is_some() {
                 problems.push(problem);
             }
             continue;
         };
-        lines.push(format!("{:>6}: {result}", layer.name()));
+        lines.push(line(layer.name(), start, &result.to_string()));
         if result.ran() == 0 && args.filter.is_empty() {
             problems.push(format!("the {} layer ran no test", layer.name()));
         }
@@ -55,6 +60,9 @@ pub fn run(args: &Args) -> Result<()> {
     // Its unmounting prints a command; the counts are to be the last line.
     drop(bpffs);
     println!("\n{}", lines.join("\n"));
+    for name in &total.failures {
+        println!("failed: {name}");
+    }
     for problem in &problems {
         println!("error: {problem}");
     }
@@ -65,6 +73,11 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// A line of the table at the end: what, how long it took, what came of it.
+fn line(what: &str, start: Instant, result: &str) -> String {
+    format!("{what:>6} {:>7.1} s  {result}", start.elapsed().as_secs_f64()).trim_end().to_owned()
+}
+
 /// What the privileged layers need; returns the guard of the BPF file system.
 fn prepare(only: Option<Layer>, layers: &[Layer]) -> Result<Bpffs> {
     if only.is_none() {
@@ -72,7 +85,6 @@ fn prepare(only: Option<Layer>, layers: &[Layer]) -> Result<Bpffs> {
     }
     build::everything(false, false)?;
     if layers.contains(&Layer::Netns) || layers.contains(&Layer::Vm) {
-        artifacts::build_lab(false)?;
         artifacts::build_guest()?;
         user::authorise()?;
         artifacts::clean_leftovers(false)?;

@@ -11,6 +11,9 @@ use crate::metadata::TestPackage;
 use crate::process::{Cmd, Outcome};
 use crate::{artifacts, build};
 
+/// The targets that hold unit tests.
+const UNIT: [&str; 2] = ["--lib", "--bins"];
+
 /// The layers, in the order in which they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Layer {
@@ -24,9 +27,9 @@ pub enum Layer {
     Vm,
 }
 
-/// A finished test binary.
+/// A finished test binary of a privileged layer.
 #[derive(Debug, PartialEq, Eq)]
-struct TestBinary {
+pub struct TestBinary {
     name: String,
     executable: PathBuf,
 }
@@ -53,30 +56,33 @@ impl Layer {
     /// How long one binary of it may take.
     fn limit(self) -> Duration {
         Duration::from_secs(match self {
-            Self::Unit => 900, // one command that also compiles
-            Self::Bpf => 300,
+            Self::Unit | Self::Bpf => 300,
             Self::Netns => 420,
             Self::Vm => 600,
         })
     }
 
-    /// Runs it. None when the layer has no test binaries.
-    ///
-    /// # Errors
-    /// When something does not build, or a signal arrived; not when a test fails.
-    pub fn run(self, filter: &[String]) -> Result<Option<Summary>> {
-        if self == Self::Unit { unit(filter).map(Some) } else { self.privileged(filter) }
+    /// The test binaries of it, as they begin.
+    fn prefix(self) -> String {
+        format!("{}_", self.name())
     }
 
-    fn privileged(self, filter: &[String]) -> Result<Option<Summary>> {
-        let prefix = format!("{}_", self.name());
-        let package = TestPackage::read()?;
-        let names = package.tests(&prefix);
-        if names.is_empty() {
+    /// Runs it, out of what has been compiled. None when the layer has no test binaries.
+    ///
+    /// # Errors
+    /// When something does not start, or a signal arrived; not when a test fails.
+    pub fn run(self, binaries: &[TestBinary], filter: &[String]) -> Result<Option<Summary>> {
+        if self == Self::Unit { unit(filter).map(Some) } else { self.privileged(binaries, filter) }
+    }
+
+    fn privileged(self, binaries: &[TestBinary], filter: &[String]) -> Result<Option<Summary>> {
+        let prefix = self.prefix();
+        let own: Vec<_> = binaries.iter().filter(|binary| binary.name.starts_with(&prefix)).collect();
+        if own.is_empty() {
             return Ok(None);
         }
         let mut total = Summary::default();
-        for binary in compile(&names)? {
+        for binary in own {
             let mut cmd = Cmd::new(&binary.executable)
                 .envs(&artifacts::env(false))
                 .env("RUST_BACKTRACE", "1")
@@ -96,9 +102,8 @@ impl Layer {
 /// The unprivileged tests. The kernel program has none of its own; that it compiles is checked instead.
 fn unit(filter: &[String]) -> Result<Summary> {
     Cmd::cargo(["check", "-p", "lbx-ebpf"]).run()?;
-    let cmd = Cmd::cargo(["test", "--workspace", "--exclude", "lbx-ebpf", "--no-fail-fast"]);
-    let cmd = build::with_object(cmd).limit(Layer::Unit.limit()).arg("--").args(filter);
-    Ok(judge("cargo test", &cmd.tee()?))
+    let cmd = build::cargo("test").args(UNIT).arg("--no-fail-fast").arg("--").args(filter);
+    Ok(judge("cargo test", &cmd.limit(Layer::Unit.limit()).tee()?))
 }
 
 /// Counts, and makes a crash or a time-out count as a failure.
@@ -114,14 +119,23 @@ fn judge(name: &str, outcome: &Outcome) -> Summary {
     sum
 }
 
-/// Builds the test binaries of these names and asks cargo where they are.
-fn compile(names: &[&str]) -> Result<Vec<TestBinary>> {
-    let mut cmd = Cmd::cargo(["test", "-p", "lbx-tests", "--features", "privileged", "--no-run"]);
-    for name in names {
+/// Compiles the tests of these layers in one go, and asks cargo where the privileged ones are.
+///
+/// # Errors
+/// When something does not build, or a signal arrived.
+pub fn compile(layers: &[Layer]) -> Result<Vec<TestBinary>> {
+    let package = TestPackage::read()?;
+    let names: Vec<_> = layers.iter().flat_map(|layer| package.tests(&layer.prefix())).collect();
+    let mut cmd = build::cargo("test").arg("--no-run");
+    if layers.contains(&Layer::Unit) {
+        cmd = cmd.args(UNIT);
+    } else if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    for name in &names {
         cmd = cmd.args(["--test", name]);
     }
-    cmd = cmd.arg("--message-format=json-render-diagnostics");
-    let built = build::with_object(cmd).keep(true)?;
+    let built = cmd.arg("--message-format=json-render-diagnostics").keep(true)?;
     if !built.status.success() {
         bail!("the tests did not build");
     }

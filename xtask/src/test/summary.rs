@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::AddAssign;
 
 /// Counts of a run, or of several.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Tests that passed.
     pub passed: u64,
@@ -14,10 +14,13 @@ pub struct Summary {
     pub ignored: u64,
     /// How many result lines were found.
     pub results: u64,
+    /// The names of the tests that failed.
+    pub failures: Vec<String>,
 }
 
 impl Summary {
-    /// Adds up every line like `test result: ok. 3 passed; 0 failed; 1 ignored; ...`.
+    /// Adds up every line like `test result: ok. 3 passed; 0 failed; 1 ignored; ...`, and takes the names of
+    /// failed tests from the list at the end.
     pub fn parse(output: &str) -> Self {
         let mut sum = Self::default();
         for counts in output.lines().filter_map(|line| line.trim_start().strip_prefix("test result: ")) {
@@ -26,9 +29,22 @@ impl Summary {
                 part.and_then(|number| number.trim().parse::<u64>().ok())
             };
             if let (Some(passed), Some(failed)) = (count("passed"), count("failed")) {
-                sum += Self { passed, failed, ignored: count("ignored").unwrap_or(0), results: 1 };
+                let ignored = count("ignored").unwrap_or(0);
+                sum += Self { passed, failed, ignored, results: 1, failures: Vec::new() };
             }
         }
+        // The harness repeats the names below `failures:`, indented; a test that prints may tear its own line.
+        let mut listed = false;
+        for line in output.lines() {
+            match line.strip_prefix("    ") {
+                _ if line == "failures:" => listed = true,
+                Some(name) if listed && !name.contains(' ') => sum.failures.push(name.to_owned()),
+                None if !line.is_empty() => listed = false,
+                _ => {}
+            }
+        }
+        sum.failures.sort();
+        sum.failures.dedup();
         sum
     }
 
@@ -44,6 +60,7 @@ impl AddAssign for Summary {
         self.failed += other.failed;
         self.ignored += other.ignored;
         self.results += other.results;
+        self.failures.extend(other.failures);
     }
 }
 
@@ -67,9 +84,16 @@ mod tests {
             test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
             test result: FAILED. 3 passed; 1 failed; 4 ignored; 0 measured; 7 filtered out; finished in 1.25s\n";
         let sum = Summary::parse(text);
-        assert_eq!(sum, Summary { passed: 5, failed: 1, ignored: 4, results: 2 });
+        assert_eq!(sum, Summary { passed: 5, failed: 1, ignored: 4, results: 2, failures: Vec::new() });
         assert_eq!(sum.ran(), 6);
         assert_eq!(sum.to_string(), "5 tests passed, 1 failed, 4 ignored");
+    }
+
+    #[test]
+    fn failed_tests_are_named_once() {
+        let text = "test a::b ... FAILED\n\nfailures:\n\n---- a::b stdout ----\nthread 'a::b' panicked\n    \
+            of some text\n\n\nfailures:\n    a::b\n    c\n\ntest result: FAILED. 3 passed; 2 failed; 0 ignored;\n    d\n";
+        assert_eq!(Summary::parse(text).failures, ["a::b", "c"]);
     }
 
     #[test]
