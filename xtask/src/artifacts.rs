@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::paths;
 use crate::process::Cmd;
 use crate::setup::toolchain;
+use crate::{build, paths};
 
 /// Target of the static guest: named, so that `RUSTFLAGS` do not reach build scripts and macros.
 const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
