@@ -122,16 +122,16 @@ pub const fn seal(hash: u64, target: TargetWord) -> u64 {
     hash ^ target.0 as u64
 }
 
-/// First candidate bucket; `mask` is the number of buckets minus one (at most 2^21 - 1).
+/// First candidate bucket; `mask` is the number of buckets minus one (at most 2^22 - 1).
 #[inline(always)]
 pub const fn bucket_one(hash: u64, mask: u32) -> u32 {
-    (hash >> 43) as u32 & mask
+    (hash >> 42) as u32 & mask
 }
 
 /// Second candidate bucket, never the first one (for more than one bucket).
 #[inline(always)]
 pub const fn bucket_two(hash: u64, mask: u32) -> u32 {
-    ((hash >> 43) as u32 ^ ((hash >> 22) as u32 | 1)) & mask
+    ((hash >> 42) as u32 ^ ((hash >> 20) as u32 | 1)) & mask
 }
 
 /// Epochs since the entry was last used, in wrapping arithmetic.

@@ -67,7 +67,7 @@ impl FlowKey {
         u16::from_be_bytes([b[2], b[3]])
     }
 
-    /// The keyed hash. Bits 0-31 pick the table slot, bits 43-63 the first bucket, bits 22-42 the second;
+    /// The keyed hash. Bits 0-31 pick the table slot, bits 42-63 the first bucket, bits 20-41 the second;
     /// the whole is the fingerprint (64 bits, of which the bucket is implied by the place). Never 0.
     #[inline(always)]
     pub fn hash(&self, secret: &Secret) -> u64 {

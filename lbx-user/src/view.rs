@@ -90,6 +90,8 @@ pub struct View<'a> {
     services: Vec<Served>,
     /// By service, in the order of its members.
     targets: Vec<Placed>,
+    /// Places in `targets` by index: every row of the flow table asks.
+    places: HashMap<u32, usize>,
     ports: Vec<Plugged>,
     live: OnceCell<HashMap<(u32, u8), u64>>,
 }
@@ -129,6 +131,7 @@ impl<'a> View<'a> {
             control: maps.control()?,
             now: maps.clock()?.jiffies_now()?,
             services,
+            places: targets.iter().enumerate().map(|(n, target)| (u32::from(target.index), n)).collect(),
             targets,
             ports,
             live: OnceCell::new(),
@@ -141,9 +144,8 @@ impl<'a> View<'a> {
 
     /// A target by index; only if it is still the one of that generation.
     fn target_at(&self, index: u32, generation: u8) -> Option<&Placed> {
-        self.targets
-            .iter()
-            .find(|target| u32::from(target.index) == index && target.entry.generation == generation)
+        let target = self.targets.get(*self.places.get(&index)?)?;
+        (target.entry.generation == generation).then_some(target)
     }
 
     fn targets_of(&self, service: u16) -> impl Iterator<Item = &Placed> {

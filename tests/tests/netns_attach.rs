@@ -300,7 +300,7 @@ fn the_flow_table_is_resized_with_its_flows() {
 
     let datapath = place.load(&Options { flows: 60_000, ..small() }).unwrap();
     let note = &datapath.notes()[0];
-    assert!(note.contains(&format!("65536 flows: {before} carried over, 0 had no room")), "{note}");
+    assert!(note.contains(&format!("65536 slots: {before} carried over, 0 had no room")), "{note}");
     assert_ne!(prog_of(&place, "p0", Point::Xdp), old);
     let control = datapath.maps().control().unwrap();
     assert_eq!((control.bucket_mask, control.secret), (16_383, secret));

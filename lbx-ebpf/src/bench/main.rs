@@ -76,6 +76,12 @@ pub fn live_send(_ctx: XdpContext) -> u32 {
     live::send()
 }
 
+/// The same with the checksum of IPv4 made right.
+#[xdp]
+pub fn live_send_whole(ctx: XdpContext) -> u32 {
+    live::send_whole(cursor::Packet::new(ctx.data(), ctx.data_end()))
+}
+
 /// Counts frames at the far end.
 #[xdp]
 pub fn live_arrive(_ctx: XdpContext) -> u32 {

@@ -26,9 +26,13 @@ pub struct Tuple {
 #[btf_map(name = "bench_wrap")]
 pub static WRAP: Array<Wrap, 1, MMAPABLE> = Array::new();
 
-/// The program under test.
+/// The program under test, at XDP. An array takes programs of one kind only.
 #[btf_map(name = "bench_jump")]
 pub static JUMP: ProgramArray<1> = ProgramArray::new();
+
+/// The program under test, at tc.
+#[btf_map(name = "bench_jump_tc")]
+pub static JUMP_TC: ProgramArray<1> = ProgramArray::new();
 
 /// Where the references send everything.
 #[btf_map(name = "bench_tx")]

@@ -1,7 +1,7 @@
 //! Puts the packet back and goes on in the program under test.
 
 use crate::cursor::Packet;
-use crate::maps::{JUMP, WRAP};
+use crate::maps::{JUMP, JUMP_TC, WRAP};
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::xdp_action::XDP_ABORTED;
 use aya_ebpf::helpers::generated::bpf_tail_call;
@@ -68,7 +68,7 @@ pub fn xdp(ctx: &XdpContext) -> u32 {
 #[inline(always)]
 pub fn tc(ctx: &TcContext) -> i32 {
     if restore(Packet::new(ctx.data(), ctx.data_end())).is_some() {
-        let map = core::ptr::from_ref(&JUMP).cast_mut().cast();
+        let map = core::ptr::from_ref(&JUMP_TC).cast_mut().cast();
         // SAFETY: as above.
         unsafe { bpf_tail_call(ctx.as_ptr(), map, 0) };
     }

@@ -16,8 +16,13 @@ use crate::api::model::{Flow, FlowQuery, Flows, SCHEMA, Targets};
 use crate::datapath::Maps;
 use crate::view::View;
 
+/// A flow, or why the next one cannot be had.
+type Row = Result<Flow, Failure>;
+
 /// Rows that are laid out together.
 const BATCH: usize = 100;
+/// Rows that the daemon is asked for at once.
+const PORTION: usize = 10_000;
 /// Rows are shown after this long, however few they are.
 const PATIENCE: Duration = Duration::from_millis(300);
 
@@ -47,8 +52,8 @@ pub(super) fn flows(session: &Session, options: &Options) -> Done {
     if options.watch.watch.is_some() {
         let gather = || session.look("/v1/flows", &query, |view| view.flows(&query));
         return output::watch(session, options.watch, gather, |flows| {
-            let mut table = head();
-            table.add_rows(flows.flows.iter().map(cells));
+            let mut table = output::table(HEAD);
+            table.add_rows(flows.flows.iter().map(texts));
             format!("{}{}", output::text(&table), more(flows.more))
         });
     }
@@ -56,22 +61,56 @@ pub(super) fn flows(session: &Session, options: &Options) -> Done {
         Ok(maps) => {
             session.say_if_alone();
             let view = View::new(&maps, &session.paths.instance)?;
-            print(session, view.flow_rows(&query)?, options.limit)
+            print(session, view.flow_rows(&query)?.map(Ok), options.limit)
         }
         // Not root, or nothing attached: the daemon knows.
-        Err(error) => match session.get::<Flows>("/v1/flows", &query) {
-            Ok(flows) => {
-                let limit = if flows.more { flows.flows.len().saturating_sub(1) } else { usize::MAX };
-                print(session, flows.flows.into_iter(), limit.min(options.limit))
-            }
-            Err(Error::NotRunning(socket)) => match error {
+        Err(error) => match print(session, Portions::new(session, &query), options.limit) {
+            Err(Failure::NoDaemon(socket)) => match error {
                 crate::datapath::Error::NotLoaded(_) => {
-                    Err(Failure::NoDaemon(format!("{}, and nothing is attached", Error::NotRunning(socket))))
+                    Err(Failure::NoDaemon(format!("{socket}, and nothing is attached")))
                 }
                 other => Err(other.into()),
             },
-            Err(other) => Err(other.into()),
+            other => other,
         },
+    }
+}
+
+/// The daemon's listing, asked for portion by portion as it is shown.
+struct Portions<'a> {
+    session: &'a Session,
+    query: FlowQuery,
+    flows: std::vec::IntoIter<Flow>,
+    /// Where the next portion begins.
+    next: Option<u64>,
+}
+
+impl<'a> Portions<'a> {
+    fn new(session: &'a Session, query: &FlowQuery) -> Self {
+        // One more than is shown tells whether there are more.
+        let limit = query.limit.unwrap_or(PORTION).saturating_add(1).min(PORTION);
+        let query = FlowQuery { limit: Some(limit), ..query.clone() };
+        Self { session, query, flows: Vec::new().into_iter(), next: Some(0) }
+    }
+}
+
+impl Iterator for Portions<'_> {
+    type Item = Result<Flow, Failure>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(flow) = self.flows.next() {
+                return Some(Ok(flow));
+            }
+            self.query.from = Some(self.next.take()?);
+            match self.session.get::<Flows>("/v1/flows", &self.query) {
+                Ok(answer) => (self.flows, self.next) = (answer.flows.into_iter(), answer.next),
+                Err(Error::NotRunning(socket)) => {
+                    return Some(Err(Failure::NoDaemon(Error::NotRunning(socket).to_string())));
+                }
+                Err(other) => return Some(Err(other.into())),
+            }
+        }
     }
 }
 
@@ -85,6 +124,7 @@ fn query(options: &Options) -> FlowQuery {
         older: filter.older,
         younger: filter.younger,
         limit: Some(options.limit),
+        from: None,
     }
 }
 
@@ -112,75 +152,154 @@ fn count(session: &Session, query: &FlowQuery) -> Result<Counted, Failure> {
     Ok(counted)
 }
 
-fn print(session: &Session, rows: impl Iterator<Item = Flow>, limit: usize) -> Done {
+fn print(session: &Session, rows: impl Iterator<Item = Row>, limit: usize) -> Done {
     if session.json() { print_json(rows, limit) } else { print_text(rows, limit) }
 }
 
 /// One object, written as it is read.
-fn print_json(mut rows: impl Iterator<Item = Flow>, limit: usize) -> Done {
+fn print_json(mut rows: impl Iterator<Item = Row>, limit: usize) -> Done {
+    let Some(first) = rows.next().transpose()? else {
+        return output::say(&format!("{{\"schema\":{SCHEMA},\"flows\":[],\"more\":false}}"));
+    };
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     write!(out, "{{\"schema\":{SCHEMA},\"flows\":[")?;
+    let mut since = Instant::now();
+    let mut rows = std::iter::once(Ok(first)).chain(rows);
     for (n, flow) in rows.by_ref().take(limit).enumerate() {
-        let comma = if n > 0 { "," } else { "" };
-        write!(out, "{comma}\n{}", serde_json::to_string(&flow)?)?;
+        out.write_all(if n > 0 { b",\n" } else { b"\n" })?;
+        serde_json::to_writer(&mut out, &flow?)?;
+        if n == 0 || n.is_multiple_of(BATCH) && since.elapsed() >= PATIENCE {
+            out.flush()?;
+            since = Instant::now();
+        }
     }
-    writeln!(out, "],\"more\":{}}}", rows.next().is_some())?;
+    let more = rows.next().transpose()?.is_some();
+    writeln!(out, "\n],\"more\":{more}}}")?;
     out.flush()?;
     Ok(())
 }
 
-fn print_text(mut rows: impl Iterator<Item = Flow>, limit: usize) -> Done {
-    let mut table = head();
-    let (mut shown, mut waiting, mut since) = (0, 0, Instant::now());
-    let mut first = true;
-    for flow in rows.by_ref().take(limit) {
-        table.add_row(cells(&flow));
-        (shown, waiting) = (shown + 1, waiting + 1);
-        if waiting >= BATCH || since.elapsed() >= PATIENCE {
-            say_batch(&table, &mut first)?;
-            table = head();
-            (waiting, since) = (0, Instant::now());
-        }
+/// Columns as wide as the first rows need, then row by row; a later row that is wider widens them.
+fn print_text(mut rows: impl Iterator<Item = Row>, limit: usize) -> Done {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut lines = Lines::default();
+    let since = Instant::now();
+    let mut waiting = Vec::new();
+    let mut left = limit;
+    while left > 0
+        && waiting.len() < BATCH
+        && since.elapsed() < PATIENCE
+        && let Some(flow) = rows.next()
+    {
+        waiting.push(texts(&flow?));
+        left -= 1;
     }
-    if waiting > 0 {
-        say_batch(&table, &mut first)?;
-    }
-    if shown == 0 {
+    if waiting.is_empty() && (limit == 0 || rows.next().is_none()) {
         return output::say("no flow is recorded that fits");
     }
-    let more = more(rows.next().is_some());
-    if more.is_empty() { Ok(()) } else { output::say(more.trim_start()) }
-}
-
-/// A part of a long table; only the first part has the head.
-fn say_batch(table: &comfy_table::Table, first: &mut bool) -> Done {
-    let text = output::text(table);
-    let text = if std::mem::replace(first, false) {
-        &text
-    } else {
-        text.split_once('\n').map_or("", |(_, rest)| rest)
-    };
-    output::say(text)
+    for row in std::iter::once(&HEAD.map(str::to_owned)).chain(&waiting) {
+        lines.widen(row);
+    }
+    lines.write(&mut out, &HEAD.map(str::to_owned))?;
+    for row in &waiting {
+        lines.write(&mut out, row)?;
+    }
+    out.flush()?;
+    let mut since = Instant::now();
+    for (n, flow) in rows.by_ref().take(left).enumerate() {
+        lines.write(&mut out, &texts(&flow?))?;
+        if n.is_multiple_of(BATCH) && since.elapsed() >= PATIENCE {
+            out.flush()?;
+            since = Instant::now();
+        }
+    }
+    let more = more(rows.next().transpose()?.is_some());
+    out.write_all(more.as_bytes())?;
+    if !more.is_empty() {
+        out.write_all(b"\n")?;
+    }
+    out.flush()?;
+    Ok(())
 }
 
 fn more(more: bool) -> &'static str {
     if more { "\n(there are more: --limit N shows more, filters show fewer)" } else { "" }
 }
 
-fn head() -> comfy_table::Table {
-    output::table(["PROTO", "CLIENT", "VIP", "TARGET", "STATE", "AGE", "IDLE"])
+/// The columns of a listing that may be long: laid out without knowing the rows to come.
+#[derive(Default)]
+struct Lines {
+    widths: [usize; COLUMNS],
+    line: String,
 }
 
-fn cells(flow: &Flow) -> Vec<comfy_table::Cell> {
+impl Lines {
+    fn widen(&mut self, row: &[String; COLUMNS]) {
+        for (width, cell) in self.widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+
+    fn write(&mut self, out: &mut impl Write, row: &[String; COLUMNS]) -> std::io::Result<()> {
+        self.widen(row);
+        self.line.clear();
+        for (n, (cell, width)) in row.iter().zip(self.widths).enumerate() {
+            if n > 0 {
+                self.line.push_str("  ");
+            }
+            let blanks = width - cell.chars().count();
+            // Times at the right of their columns.
+            let (before, after) = if n >= COLUMNS - 2 { (blanks, 0) } else { (0, blanks) };
+            self.line.extend(std::iter::repeat_n(' ', before));
+            self.line.push_str(cell);
+            self.line.extend(std::iter::repeat_n(' ', after));
+        }
+        self.line.truncate(self.line.trim_end().len());
+        self.line.push('\n');
+        out.write_all(self.line.as_bytes())
+    }
+}
+
+/// Number of columns.
+const COLUMNS: usize = 7;
+/// Their heads.
+const HEAD: [&str; COLUMNS] = ["PROTO", "CLIENT", "VIP", "TARGET", "STATE", "AGE", "IDLE"];
+
+fn texts(flow: &Flow) -> [String; COLUMNS] {
     let unknown = || "-".to_owned();
     let nat = if flow.nat { " nat" } else { "" };
-    vec![
-        flow.protocol.clone().unwrap_or_else(unknown).into(),
-        flow.client.map_or_else(unknown, |client| client.to_string()).into(),
-        flow.vip.map_or_else(unknown, |vip| vip.to_string()).into(),
-        flow.target.as_str().into(),
-        format!("{}{nat}", flow.state.name()).into(),
-        number(flow.age.map_or_else(unknown, span)),
-        number(span(flow.idle)),
+    [
+        flow.protocol.clone().unwrap_or_else(unknown),
+        flow.client.map_or_else(unknown, |client| client.to_string()),
+        flow.vip.map_or_else(unknown, |vip| vip.to_string()),
+        flow.target.clone(),
+        format!("{}{nat}", flow.state.name()),
+        flow.age.map_or_else(unknown, span),
+        span(flow.idle),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_grow_with_their_rows() {
+        let mut lines = Lines::default();
+        let mut out = Vec::new();
+        let row = |client: &str, idle: &str| {
+            ["tcp", client, "192.0.2.10:80", "web/a", "new", "1s", idle].map(str::to_owned)
+        };
+        lines.widen(&row("10.0.0.1:1", "1s"));
+        lines.write(&mut out, &row("10.0.0.1:1", "1s")).unwrap();
+        lines.write(&mut out, &row("10.0.0.100:1", "10s")).unwrap();
+        lines.write(&mut out, &row("-", "1s")).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(
+            text,
+            "tcp  10.0.0.1:1  192.0.2.10:80  web/a  new  1s  1s\n\
+             tcp  10.0.0.100:1  192.0.2.10:80  web/a  new  1s  10s\n\
+             tcp  -             192.0.2.10:80  web/a  new  1s   1s\n"
+        );
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::Done;
 use super::args::Watch;
-use super::output::{self, grouped, span};
+use super::output::{self, bytes, grouped, span};
 use super::session::Session;
 use crate::api::model::{Port, Source, Status};
 use crate::daemon::pending;
@@ -52,6 +52,15 @@ fn text(status: &Status) -> String {
         grouped(status.flows.live),
         grouped(status.flows.capacity),
     ));
+    let flows = &status.flows;
+    lines.push(format!(
+        "flow table: {} slots, {}; not recorded: {} of {} new flows ({})",
+        grouped(flows.slots),
+        bytes(flows.memory),
+        grouped(flows.unrecorded),
+        grouped(flows.recorded + flows.unrecorded),
+        share(flows.unrecorded_share()),
+    ));
     if let Some(pending) = &status.pending {
         lines.push(format!(
             "the attach of {} is undone in {}, unless `lbx attach --confirm` follows",
@@ -68,6 +77,11 @@ fn text(status: &Status) -> String {
         lines.extend(status.notes.iter().map(|note| format!("! {note}")));
     }
     lines.join("\n")
+}
+
+/// A share that is small if all is well: with as many digits as it needs to be told from the goal, 0.01 %.
+fn share(share: f64) -> String {
+    format!("{:.4}%", share * 100.0)
 }
 
 fn ports(ports: &[Port]) -> String {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use lbx_common::limits::SLOTS_PER_FLOW;
 use lbx_common::service::address_flags;
 use lbx_common::target::State;
 use tokio::signal::unix::{SignalKind, signal};
@@ -43,7 +44,8 @@ pub struct Options {
 /// What loading needs to know of a config.
 pub fn load_options(config: &Config, observe: bool) -> datapath::Options {
     datapath::Options {
-        flows: config.limits.flows,
+        // Of slots, where the file speaks of flows.
+        flows: config.limits.flows.saturating_mul(SLOTS_PER_FLOW),
         table_pool: table_pool(config),
         idle: build::idle_times(config),
         observe,

@@ -101,11 +101,16 @@ struct View {
     rate: Rate,
 }
 
-impl Iterator for Flows<'_> {
-    type Item = FlowRow;
+impl Flows<'_> {
+    /// The slot that is looked at next: where another walk can go on.
+    pub fn position(&self) -> u64 {
+        self.next
+    }
 
-    fn next(&mut self) -> Option<FlowRow> {
-        while self.next < self.maps.flow_capacity() {
+    /// The next flow in a slot before `end`.
+    pub fn next_before(&mut self, end: u64) -> Option<FlowRow> {
+        let end = end.min(self.maps.flow_capacity());
+        while self.next < end {
             let at = self.next;
             self.next += 1;
             let row = self.maps.row(&self.view, (at / u64::from(WAYS)) as u32, (at % u64::from(WAYS)) as u32);
@@ -114,6 +119,14 @@ impl Iterator for Flows<'_> {
             }
         }
         None
+    }
+}
+
+impl Iterator for Flows<'_> {
+    type Item = FlowRow;
+
+    fn next(&mut self) -> Option<FlowRow> {
+        self.next_before(u64::MAX)
     }
 }
 
@@ -127,7 +140,12 @@ impl Maps {
     /// All recorded flows that have not expired, in no particular order. A flow that is written at this
     /// moment may be missed; none is shown with the target of another.
     pub fn flows(&self) -> Result<Flows<'_>> {
-        Ok(Flows { maps: self, view: self.view()?, next: 0 })
+        self.flows_from(0)
+    }
+
+    /// The same from a slot on.
+    pub fn flows_from(&self, slot: u64) -> Result<Flows<'_>> {
+        Ok(Flows { maps: self, view: self.view()?, next: slot })
     }
 
     /// The record of a flow, if there is one.

@@ -24,7 +24,7 @@ use std::time::Duration;
 /// What is configured before anything is loaded.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Flows the table holds (rounded up to a power of two).
+    /// Slots of the flow table (rounded up to a power of two).
     pub flows: u32,
     /// Slots of the pool all tables live in.
     pub table_pool: u32,
@@ -156,7 +156,7 @@ impl Datapath {
         let maps = Maps::open(instance, Access::Write, Some(Clock::new(clock, rate)))?;
         if resize {
             notes.push(format!(
-                "flow table resized to {} flows: {} carried over, {} had no room",
+                "flow table resized to {} slots: {} carried over, {} had no room",
                 maps.flow_capacity(),
                 first.moved + second.moved,
                 first.lost.max(second.lost),

@@ -129,7 +129,7 @@ impl Maps {
         self.clock.as_ref().ok_or(Error::Clock("lbx_clock is not pinned"))
     }
 
-    /// Flows the table can hold.
+    /// Slots of the flow table: the flows it holds when there is not one more place.
     pub fn flow_capacity(&self) -> u64 {
         u64::from(self.flows.len()) * u64::from(WAYS)
     }

@@ -157,9 +157,9 @@ impl Shape {
 
 /// Buckets of a table that holds `flows` entries: the next power of two.
 ///
-/// At most 2^21, the number of bits the hash gives to the first bucket.
+/// At most 2^22, the number of bits the hash gives to the first bucket.
 pub fn buckets_for(flows: u32) -> u32 {
-    flows.div_ceil(WAYS).clamp(1, 1 << 21).next_power_of_two()
+    flows.div_ceil(WAYS).clamp(1, 1 << 22).next_power_of_two()
 }
 
 #[cfg(test)]
@@ -208,8 +208,8 @@ mod tests {
     fn bucket_counts_are_powers_of_two_that_hold_the_flows() {
         for flows in [0, 1, 4, 5, 1000, 262_144, 262_145, u32::MAX] {
             let buckets = buckets_for(flows);
-            assert!(buckets.is_power_of_two() && buckets <= 1 << 21);
-            assert!(u64::from(buckets) * u64::from(WAYS) >= u64::from(flows.min(1 << 23)));
+            assert!(buckets.is_power_of_two() && buckets <= 1 << 22);
+            assert!(u64::from(buckets) * u64::from(WAYS) >= u64::from(flows.min(1 << 24)));
         }
         assert_eq!(buckets_for(262_144), 65_536);
     }

@@ -11,6 +11,8 @@ use crate::datapath::{FlowFilter, FlowRow};
 
 /// Flows that are shown unless somebody says how many.
 pub const LIMIT: usize = 100;
+/// Slots that one portion of a listing looks at: some milliseconds of work.
+pub const PORTION: u64 = 1 << 17;
 
 impl View<'_> {
     /// The flows that are asked for, each read when it is asked for: the first is there at once, and memory
@@ -19,6 +21,13 @@ impl View<'_> {
     /// # Errors
     /// A name of the query fits nothing, or the maps could not be read.
     pub fn flow_rows(&self, query: &FlowQuery) -> Result<impl Iterator<Item = Flow>> {
+        let wanted = self.wanted(query)?;
+        let rows = self.maps.flows_from(query.from.unwrap_or(0))?.filter(move |row| wanted(row));
+        Ok(rows.map(|row| self.flow(&row)))
+    }
+
+    /// Whether a row is asked for.
+    fn wanted(&self, query: &FlowQuery) -> Result<impl Fn(&FlowRow) -> bool> {
         let service = query.service.as_deref().map(|name| self.find_service(name)).transpose()?;
         let service = service.map(|service| service.index);
         let target = query.target.as_deref().map(|name| self.find_target(name)).transpose()?;
@@ -32,23 +41,38 @@ impl View<'_> {
             older: query.older.map(Duration::from_secs),
             younger: query.younger.map(Duration::from_secs),
         };
-        let rows = self.maps.flows()?.filter(move |row| {
+        Ok(move |row: &FlowRow| {
             filter.matches(row)
                 && word.is_none_or(|(_, generation)| row.target.generation() == generation)
                 && service.is_none_or(|index| self.service_of(row) == Some(index))
-        });
-        Ok(rows.map(|row| self.flow(&row)))
+        })
     }
 
-    /// The flows that are asked for, up to the query's limit.
+    /// The flows that are asked for, up to the query's limit. A query that says where to begin is one of many
+    /// portions: it looks at no more than [`PORTION`] slots, so that whoever answers it has time for others.
     ///
     /// # Errors
     /// As [`View::flow_rows`].
     pub fn flows(&self, query: &FlowQuery) -> Result<Flows> {
         let limit = query.limit.unwrap_or(LIMIT);
-        let mut rows = self.flow_rows(query)?;
-        let flows: Vec<Flow> = rows.by_ref().take(limit).collect();
-        Ok(Flows { more: flows.len() == limit && rows.next().is_some(), flows })
+        let wanted = self.wanted(query)?;
+        let mut rows = self.maps.flows_from(query.from.unwrap_or(0))?;
+        let end = query.from.map_or(u64::MAX, |from| from.saturating_add(PORTION));
+        let mut flows = Vec::new();
+        while flows.len() < limit
+            && let Some(row) = rows.next_before(end)
+        {
+            if wanted(&row) {
+                flows.push(self.flow(&row));
+            }
+        }
+        let at = rows.position();
+        let ended = at >= self.maps.flow_capacity();
+        let more = match query.from {
+            Some(_) => !ended,
+            None => flows.len() == limit && rows.any(|row| wanted(&row)),
+        };
+        Ok(Flows { more, next: (!ended).then_some(at), flows })
     }
 
     fn service_of(&self, row: &FlowRow) -> Option<u16> {

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use lbx_common::control::flags;
-use lbx_common::limits::ABI_VERSION;
+use lbx_common::flow::{ColdFlow, FlowEntry};
+use lbx_common::limits::{ABI_VERSION, SLOTS_PER_FLOW};
 use lbx_common::port;
 use lbx_common::reason::Kind;
 use lbx_common::service::{Rule, address_flags, flags as service_flags, rule_flags};
@@ -55,13 +56,26 @@ impl View<'_> {
             bypass: self.control.flags & flags::BYPASS != 0,
             observe: self.control.flags & flags::OBSERVE != 0,
             ports,
-            flows: FlowTable { live: self.live()?.values().sum(), capacity: self.maps.flow_capacity() },
+            flows: self.flow_table()?,
             services_active: self.services.iter().filter(active).count() as u32,
             services: self.services.len() as u32,
             targets_active: self.targets.iter().filter(|target| self.state(target).0.takes_new()).count()
                 as u32,
             targets: self.targets.len() as u32,
             ..Status::default()
+        })
+    }
+
+    fn flow_table(&self) -> Result<FlowTable> {
+        let slots = self.maps.flow_capacity();
+        let counters = self.counters()?.services;
+        Ok(FlowTable {
+            live: self.live()?.values().sum(),
+            capacity: slots / u64::from(SLOTS_PER_FLOW),
+            slots,
+            memory: slots * (size_of::<FlowEntry>() + size_of::<ColdFlow>()) as u64,
+            recorded: counters.iter().map(|own| own.flows_recorded).sum(),
+            unrecorded: counters.iter().map(|own| own.flows_unrecorded).sum(),
         })
     }
 

@@ -86,8 +86,27 @@ pub struct Port {
 pub struct FlowTable {
     /// Recorded flows that have not expired.
     pub live: u64,
-    /// Flows there is room for.
+    /// Flows there is room for: so many that fewer than one new flow in ten thousand finds no slot.
     pub capacity: u64,
+    /// Slots of the table, of which a flow can be in eight.
+    #[serde(default)]
+    pub slots: u64,
+    /// Bytes of memory that the slots take in the kernel: what every packet looks at, and what inspection does.
+    #[serde(default)]
+    pub memory: u64,
+    /// New flows that were recorded.
+    #[serde(default)]
+    pub recorded: u64,
+    /// New flows that were not: no slot, or more of them than the service allows.
+    #[serde(default)]
+    pub unrecorded: u64,
+}
+
+impl FlowTable {
+    /// Share of the new flows that were not recorded.
+    pub fn unrecorded_share(&self) -> f64 {
+        self.unrecorded as f64 / (self.recorded + self.unrecorded).max(1) as f64
+    }
 }
 
 /// An attach that is undone unless it is confirmed.

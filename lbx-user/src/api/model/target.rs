@@ -193,6 +193,9 @@ pub struct Flows {
     pub flows: Vec<Flow>,
     /// There are more.
     pub more: bool,
+    /// Where a listing in portions goes on; absent at the end of the table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
 }
 
 /// A recorded flow.
@@ -263,6 +266,9 @@ pub struct FlowQuery {
     /// At most this many; 100 unless said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
+    /// For a listing in portions: 0, then `next` of the answer before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<u64>,
 }
 
 /// GET /v1/stats.
