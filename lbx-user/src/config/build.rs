@@ -88,6 +88,7 @@ impl Default for Timeouts {
             tcp_closed: Duration::from_secs(10),
             udp: Duration::from_mins(1),
             other: Duration::from_mins(1),
+            learn: Duration::from_mins(1),
         }
     }
 }
@@ -201,6 +202,10 @@ fn timeouts(table: &Table<'_, '_>) -> Timeouts {
         if let Some(value) = duration(table, key, &range) {
             *field = value;
         }
+    }
+    // A bridge forgets a MAC after 5 minutes of silence (ageing_time) unless it is told otherwise.
+    if let Some(value) = duration(table, "learn", &(Duration::from_secs(1)..=Duration::from_mins(4))) {
+        timeouts.learn = value;
     }
     table.finish();
     timeouts

@@ -66,7 +66,7 @@ pub struct Limits {
     pub table_size: u32,
 }
 
-/// `[timeouts]`: idle times after which a flow is forgotten.
+/// `[timeouts]`: idle times after which a flow is forgotten, and a client's MAC.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Timeouts {
     /// A TCP connection seen in both stages of its opening.
@@ -79,6 +79,8 @@ pub struct Timeouts {
     pub udp: Duration,
     /// Anything else.
     pub other: Duration,
+    /// After this time a client's MAC is shown to the bridge again, which would forget it otherwise.
+    pub learn: Duration,
 }
 
 /// `[[switch]]`: a bridge or a NIC that lbx is attached to.

@@ -190,6 +190,7 @@ fn timeouts(config: &Config) -> Fields {
         ("tcp_closed", format_duration(timeouts.tcp_closed)),
         ("udp", format_duration(timeouts.udp)),
         ("other", format_duration(timeouts.other)),
+        ("learn", format_duration(timeouts.learn)),
     ]
 }
 

@@ -1,15 +1,14 @@
-//! `[[service]]`, its targets and its health checks.
+//! `[[service]]`, with its targets and its health checks.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+mod health;
+mod target;
+
+use std::net::IpAddr;
 use std::ops::Range;
-use std::time::Duration;
 
-use lbx_common::limits::{MAX_QUEUES, MAX_SERVICE_TARGETS};
-
-use super::build::{choice, duration, interface, table_size};
+use super::build::{choice, interface, table_size};
 use super::checked::{
-    Algorithm, Answer, Delivery, Forward, Health, Limits, NoTarget, Place, Ports, Protocol, Service, Switch,
-    Target, TcpHealth,
+    Algorithm, Answer, Delivery, Forward, Limits, NoTarget, Ports, Protocol, Service, Switch,
 };
 use super::problem::did_you_mean;
 use super::raw::{At, Table};
@@ -108,8 +107,8 @@ fn read(table: &Table<'_, '_>, switches: &[At<Switch>], limits: &Limits) -> Opti
     if bypass_filters && deliver == Some(Delivery::Bridge) {
         table.warn("bypass_filters", "with `deliver = \"bridge\"` the filters of a port hold anyway", None);
     }
-    let targets = targets(table, forward, ports);
-    let health = health(table, protocol, ports, &targets);
+    let targets = target::targets(table, forward, ports);
+    let health = health::health(table, protocol, ports, &targets);
     table.finish();
 
     let path = table.path.clone();
@@ -256,191 +255,4 @@ fn answer(table: &Table<'_, '_>) -> Option<Answer> {
         return interface(table, "answer", &link).then_some(Answer::Link(link.value));
     }
     choice(table, "answer", &[("off", Answer::Off), ("probe", Answer::Probe), ("link:NAME", Answer::Off)])
-}
-
-fn targets(service: &Table<'_, '_>, forward: Option<Forward>, ports: Option<Ports>) -> Vec<Target> {
-    let tables = service.tables("target");
-    let mut targets: Vec<(Range<usize>, Target)> = Vec::new();
-    for table in &tables {
-        let Some(target) = target(table, forward, ports) else { continue };
-        let same = |other: &&(Range<usize>, Target)| {
-            other.1.place == target.place && (other.1.port == target.port || forward != Some(Forward::Nat))
-        };
-        if let Some((span, _)) = targets.iter().find(same) {
-            let line = service.report().line(span);
-            let (report, name) = (service.report(), target.name());
-            report.error(
-                &table.span,
-                &table.path,
-                format!("\"{name}\" is already a target on line {line}"),
-                None,
-            );
-        }
-        targets.push((table.span.clone(), target));
-    }
-    if targets.len() > MAX_SERVICE_TARGETS as usize {
-        let found = targets.len();
-        service.error(
-            "target",
-            format!("{found} targets; a service has at most {MAX_SERVICE_TARGETS}"),
-            None,
-        );
-    }
-    if tables.is_empty() && !service.has("target") {
-        let hint = "add a [[service.target]]; until then `no_target` decides what happens to its packets";
-        service.report().warn(
-            &service.span,
-            &service.path,
-            "the service has no target",
-            Some(hint.to_owned()),
-        );
-    } else if !targets.is_empty() && targets.iter().all(|(_, target)| target.weight == 0) {
-        let hint = "give at least one of them a weight";
-        let message = "every target has weight 0, so no new flow has anywhere to go";
-        service.report().warn(&service.span, &service.path, message, Some(hint.to_owned()));
-    }
-    targets.into_iter().map(|(_, target)| target).collect()
-}
-
-fn target(table: &Table<'_, '_>, forward: Option<Forward>, ports: Option<Ports>) -> Option<Target> {
-    let place = place(table);
-    let port = table.integer("port", 1..=65_535).map(|port| port.value as u16);
-    if port.is_some() && forward == Some(Forward::Dsr) {
-        let hint = "remove it, or use `forward = \"nat\"`";
-        table.error("port", "`dsr` does not change the port", Some(hint.to_owned()));
-    } else if port.is_some() && ports.is_some_and(|ports| ports.single().is_none()) {
-        let hint = "remove it: with more than one port, a packet keeps the port it came with";
-        table.error("port", "the service has more than one port", Some(hint.to_owned()));
-    }
-    let weight = table.integer("weight", 0..=MAX_WEIGHT).map_or(100, |weight| weight.value as u32);
-    let queues: Vec<u32> = table
-        .integers("queues", 0..=MAX_WEIGHT)
-        .map(|list| list.value.iter().map(|weight| weight.value as u32).collect())
-        .unwrap_or_default();
-    if queues.len() > MAX_QUEUES as usize {
-        table.error("queues", format!("lbx steers to at most {MAX_QUEUES} queues of a vNIC"), None);
-    } else if !queues.is_empty() && queues.iter().all(|weight| *weight == 0) {
-        let hint = "use `weight = 0` for a target that is to take no new flows";
-        table.error("queues", "every queue has weight 0", Some(hint.to_owned()));
-    }
-    let address = own_address::<Ipv4Addr>(table, "address", "an IPv4 address", "address6");
-    let address6 = own_address::<Ipv6Addr>(table, "address6", "an IPv6 address", "address");
-    table.finish();
-    let place = place?;
-    if matches!(place, Place::Mac(_)) {
-        if !queues.is_empty() {
-            table.error("queues", "the queues of a machine elsewhere are not seen from here", None);
-        }
-        if forward == Some(Forward::Nat) && address.is_none() && address6.is_none() {
-            let hint = "add `address` (or `address6`), the machine's own";
-            table.error("mac", "`nat` has to know the address of a machine elsewhere", Some(hint.to_owned()));
-        }
-    }
-    Some(Target { place, port, weight, queues, address, address6 })
-}
-
-fn place(table: &Table<'_, '_>) -> Option<Place> {
-    let (vm, nic, mac) = (table.string("vm"), table.string("nic"), table.string("mac"));
-    let named = ["vm", "nic", "mac"].into_iter().filter(|key| table.has(key)).collect::<Vec<_>>();
-    match named[..] {
-        [] => {
-            let hint = "`vm = NAME`, or `nic = INTERFACE`, or `mac = ADDRESS`";
-            table.report().error(
-                &table.span,
-                &table.path,
-                "a target needs one of `vm`, `nic` and `mac`",
-                Some(hint.to_owned()),
-            );
-            return None;
-        }
-        [_] => {}
-        [.., last] => {
-            let all = named.join("`, `");
-            table.error(last, format!("`{all}` are all given; a target is one of them"), None);
-            return None;
-        }
-    }
-    if let Some(vm) = vm {
-        if vm.value.is_empty() || vm.value.len() > 255 || vm.value.contains(char::is_control) {
-            table.error("vm", "not a name a virtual machine can have", None);
-            return None;
-        }
-        return Some(Place::Vm(vm.value));
-    }
-    if let Some(nic) = nic {
-        return interface(table, "nic", &nic).then_some(Place::Nic(nic.value));
-    }
-    match units::mac(&mac?.value) {
-        Ok(mac) => Some(Place::Mac(mac)),
-        Err(reason) => {
-            table.error("mac", reason, None);
-            None
-        }
-    }
-}
-
-fn own_address<A>(table: &Table<'_, '_>, key: &'static str, what: &str, other: &str) -> Option<A>
-where
-    A: std::str::FromStr + Copy + Into<IpAddr>,
-{
-    let text = table.string(key)?;
-    let Ok(address) = text.value.parse::<A>() else {
-        let hint = text.value.parse::<IpAddr>().is_ok().then(|| format!("that one belongs into `{other}`"));
-        table.error(key, format!("\"{}\" is not {what}", text.value), hint);
-        return None;
-    };
-    if let Some(reason) = units::unusable_address(address.into()) {
-        table.error(key, format!("{} {reason}", text.value), None);
-        return None;
-    }
-    Some(address)
-}
-
-fn health(
-    service: &Table<'_, '_>,
-    protocol: Option<Protocol>,
-    ports: Option<Ports>,
-    targets: &[Target],
-) -> Health {
-    let Some(table) = service.table("health") else { return Health::default() };
-    let tcp = table.table("tcp").map(|tcp| tcp_health(&tcp, protocol, ports, targets));
-    table.finish();
-    if tcp.is_none() && !table.has("tcp") {
-        service.warn("health", "nothing is probed", Some("add `tcp = { interval = \"2s\" }`".to_owned()));
-    }
-    Health { tcp }
-}
-
-fn tcp_health(
-    table: &Table<'_, '_>,
-    protocol: Option<Protocol>,
-    ports: Option<Ports>,
-    targets: &[Target],
-) -> TcpHealth {
-    let intervals = Duration::from_millis(100)..=Duration::from_hours(1);
-    let interval = duration(table, "interval", &intervals).unwrap_or(Duration::from_secs(2));
-    let timeouts = Duration::from_millis(10)..=Duration::from_hours(1);
-    let given = duration(table, "timeout", &timeouts);
-    if given.is_some_and(|timeout| timeout > interval) {
-        table.error("timeout", "the timeout is longer than the interval", None);
-    }
-    let count = |key| table.integer(key, 1..=1_000).map(|count| count.value as u32);
-    let (rise, fall) = (count("rise").unwrap_or(2), count("fall").unwrap_or(3));
-    let port = table.integer("port", 1..=65_535).map(|port| port.value as u16);
-    if port.is_none() && !table.has("port") {
-        let several = ports.is_some_and(|ports| ports.single().is_none())
-            && (targets.is_empty() || targets.iter().any(|target| target.port.is_none()));
-        let why = match protocol {
-            Some(Protocol::Udp) => Some("the service is UDP, so its port may not answer TCP"),
-            _ if several => Some("the service has more than one port"),
-            _ => None,
-        };
-        if let Some(why) = why {
-            let hint = "add `port = …`, the one to connect to";
-            table.report().error(&table.span, &table.key("port"), why, Some(hint.to_owned()));
-        }
-    }
-    table.finish();
-    let timeout = given.unwrap_or(Duration::from_secs(1)).min(interval);
-    TcpHealth { interval, timeout, rise, fall, port }
 }

@@ -222,6 +222,7 @@ fn mistakes_above_the_services() {
     only("[daemon]\nsocket = \"lbx.sock\"\n", "daemon.socket", "absolute");
     only("[timeouts]\nudp = 15\n", "timeouts.udp", "no unit");
     only("[timeouts]\nudp = \"0s\"\n", "timeouts.udp", "outside 1s to 7d");
+    only("[timeouts]\nlearn = \"5m\"\n", "timeouts.learn", "outside 1s to 4m");
     only("[[switch]]\nname = \"br0\"\n[[switch]]\nname = \"br0\"\n", "switch[br0].name", "line 2");
     only("[[switch]]\nname = \"a-very-long-interface\"\n", "switch[a-very-long-interface].name", "15 bytes");
     only("[[switch]]\nname = \"br0\"\nuplinks = []\n", "switch[br0].uplinks", "empty");

@@ -164,4 +164,6 @@ impl StateWant {
 pub struct ControlWant {
     /// Idle times in seconds by class; turned into epochs of about a second.
     pub idle: IdleLimits,
+    /// Epochs after which a client's MAC is shown to the bridge again.
+    pub learn: u16,
 }

@@ -92,6 +92,10 @@ impl Reconciler {
             pass.store.set_idle(want.control.idle)?;
             pass.changes.push("idle times changed".to_owned());
         }
+        if pass.store.learn()? != want.control.learn {
+            pass.store.set_learn(want.control.learn)?;
+            pass.changes.push("learn time changed".to_owned());
+        }
         pass.retire(want)?;
         self.built.retain(|name, _| want.service(name).is_some());
         self.repairs.retain(|name, _| want.service(name).is_some());

@@ -26,6 +26,10 @@ pub trait Store {
     fn idle(&self) -> Result<IdleLimits>;
     /// Stores idle times.
     fn set_idle(&mut self, idle: IdleLimits) -> Result<()>;
+    /// Epochs after which a client's MAC is shown to the bridge again.
+    fn learn(&self) -> Result<u16>;
+    /// Stores that.
+    fn set_learn(&mut self, epochs: u16) -> Result<()>;
 
     /// Name of a service; empty in a free entry.
     fn service_name(&self, index: u16) -> Result<String>;
@@ -93,6 +97,12 @@ impl Store for &Maps {
     }
     fn set_idle(&mut self, idle: IdleLimits) -> Result<()> {
         Ok(self.write_idle(idle)?)
+    }
+    fn learn(&self) -> Result<u16> {
+        Ok(self.control()?.learn_epochs)
+    }
+    fn set_learn(&mut self, epochs: u16) -> Result<()> {
+        Ok(self.write_learn(epochs)?)
     }
     fn service_name(&self, index: u16) -> Result<String> {
         Ok(Maps::service_name(self, index.into())?)

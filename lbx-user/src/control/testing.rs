@@ -92,6 +92,7 @@ pub struct Memory {
     pub addresses: Vec<AddressSpec>,
     pub ports: Vec<Port>,
     pub idle: IdleLimits,
+    pub learn: u16,
 }
 
 impl Memory {
@@ -142,6 +143,14 @@ impl Store for Memory {
     }
     fn idle(&self) -> Result<IdleLimits> {
         Ok(self.idle)
+    }
+    fn learn(&self) -> Result<u16> {
+        Ok(self.learn)
+    }
+    fn set_learn(&mut self, epochs: u16) -> Result<()> {
+        self.writes += 1;
+        self.learn = epochs;
+        Ok(())
     }
     fn set_idle(&mut self, idle: IdleLimits) -> Result<()> {
         self.writes += 1;

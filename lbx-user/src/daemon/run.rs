@@ -48,6 +48,7 @@ pub fn load_options(config: &Config, observe: bool) -> datapath::Options {
         flows: config.limits.flows.saturating_mul(SLOTS_PER_FLOW),
         table_pool: table_pool(config),
         idle: build::idle_times(config),
+        learn: config.timeouts.learn,
         observe,
         ..datapath::Options::default()
     }

@@ -201,6 +201,16 @@ impl Maps {
         Ok(())
     }
 
+    /// Writes after how many epochs a client's MAC is shown to the bridge again.
+    pub fn write_learn(&self, epochs: u16) -> Result<()> {
+        // The word also holds reserved fields, which are 0.
+        const WORD: usize = std::mem::offset_of!(Control, learn_epochs) / 8;
+        const { assert!(std::mem::offset_of!(Control, learn_epochs) % 8 == 0) };
+        let word = [epochs, 0, 0, 0];
+        self.control.word64(0, WORD)?.store(bytemuck::cast(word), Ordering::Release);
+        Ok(())
+    }
+
     /// A port.
     pub fn port(&self, index: u32) -> Result<Port> {
         self.ports.get(index)
