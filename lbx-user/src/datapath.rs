@@ -26,6 +26,7 @@ mod regions;
 mod resize;
 mod shape;
 mod sys;
+mod upgrade;
 
 pub use caps::check as check_capabilities;
 pub use clock::{Clock, IdleTimes, MAX_IDLE_EPOCHS, Rate};
@@ -33,7 +34,7 @@ pub use counters::Counters;
 pub use error::{Error, Result};
 pub use events::Events;
 pub use flows::{FlowFilter, FlowRow, Flows};
-pub use links::{Attachment, Device, Point, TcMode, XdpMode, detach_point, list, sweep};
+pub use links::{Attachment, Device, Point, TcMode, XdpMode, detach_point, list, sweep, tcx_programs};
 pub use load::{Datapath, Options, detach_all};
 pub use maps::{Access, Maps, members_of, table_of};
 pub use mmap::Array;

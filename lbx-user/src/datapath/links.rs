@@ -5,159 +5,28 @@
 //! `DEV-IFINDEX-clsact-in`, `-clsact-out` and `-qdisc` are empty directories that remember a filter, and that
 //! the qdisc under it is ours to remove (bpffs holds directories but no files).
 
+mod point;
+
 use super::error::{Error, Result};
-use super::load::Programs;
 use super::netlink::{self, Direction, FILTER_PRIORITY, XDP_ATTACHED_MULTI, XdpState};
 use super::pins::{self, Instance, entries, escape, unescape};
 use super::sys::{self, Hook};
-use std::fmt;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// How XDP is attached.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum XdpMode {
-    /// In the driver.
-    Native,
-    /// In the stack, after the skb is made.
-    Generic,
-}
-
-impl XdpMode {
-    /// Its name.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Native => "native",
-            Self::Generic => "generic",
-        }
-    }
-
-    /// `XDP_FLAGS_*_MODE` of include/uapi/linux/if_link.h.
-    const fn flags(self) -> u32 {
-        match self {
-            Self::Native => 1 << 2,
-            Self::Generic => 1 << 1,
-        }
-    }
-
-    /// `XDP_ATTACHED_*` as netlink reports it.
-    const fn attached(self) -> u8 {
-        match self {
-            Self::Native => 1,
-            Self::Generic => 2,
-        }
-    }
-}
-
-/// How a tc program is attached.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum TcMode {
-    /// tcx where the kernel has it, else clsact.
-    Auto,
-    /// A filter under clsact.
-    Clsact,
-}
-
-/// An interface in the caller's network namespace.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct Device {
-    /// Its name.
-    pub name: String,
-    /// Its index.
-    pub ifindex: u32,
-}
-
-impl Device {
-    /// Finds an interface by name.
-    pub fn by_name(name: &str) -> Result<Self> {
-        match nix::net::if_::if_nametoindex(name) {
-            Ok(ifindex) => Ok(Self { name: name.into(), ifindex }),
-            Err(_) => Err(Error::NoDevice(name.into())),
-        }
-    }
-}
-
-/// By what a program is attached.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub enum Point {
-    /// XDP link.
-    Xdp,
-    /// tcx link.
-    Tcx(Direction),
-    /// clsact filter.
-    Clsact(Direction),
-}
-
-impl Point {
-    const ALL: [Self; 5] = [
-        Self::Xdp,
-        Self::Tcx(Direction::Ingress),
-        Self::Tcx(Direction::Egress),
-        Self::Clsact(Direction::Ingress),
-        Self::Clsact(Direction::Egress),
-    ];
-
-    const fn suffix(self) -> &'static str {
-        match self {
-            Self::Xdp => "-xdp",
-            Self::Tcx(Direction::Ingress) => "-tcx-in",
-            Self::Tcx(Direction::Egress) => "-tcx-out",
-            Self::Clsact(Direction::Ingress) => "-clsact-in",
-            Self::Clsact(Direction::Egress) => "-clsact-out",
-        }
-    }
-
-    const fn direction(self) -> Direction {
-        match self {
-            Self::Xdp => Direction::Ingress,
-            Self::Tcx(direction) | Self::Clsact(direction) => direction,
-        }
-    }
-}
-
-impl fmt::Display for Point {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Xdp => "xdp",
-            Self::Tcx(Direction::Ingress) => "tcx ingress",
-            Self::Tcx(Direction::Egress) => "tcx egress",
-            Self::Clsact(Direction::Ingress) => "clsact ingress",
-            Self::Clsact(Direction::Egress) => "clsact egress",
-        })
-    }
-}
-
-/// One attachment, as the pins and the kernel tell it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Attachment {
-    /// The interface; its index is 0 if it is gone.
-    pub device: Device,
-    /// By what.
-    pub point: Point,
-    /// XDP mode, where the kernel tells.
-    pub mode: Option<XdpMode>,
-    /// Id of the program, 0 if it is gone.
-    pub prog_id: u32,
-}
-
-impl Attachment {
-    /// Whether the interface or the program has gone since.
-    pub fn is_dead(&self) -> bool {
-        self.device.ifindex == 0 || self.prog_id == 0
-    }
-}
+pub use point::{Attachment, Device, Point, TcMode, XdpMode};
 
 /// Name of the filter of a direction; the kernel and `tc filter show` list it.
-const fn filter_name(direction: Direction) -> &'static str {
+pub(super) const fn filter_name(direction: Direction) -> &'static str {
     match direction {
         Direction::Ingress => "lbx_tc",
         Direction::Egress => "lbx_tc_egress",
     }
 }
 
-fn link_path(instance: &Instance, device: &str, point: Point) -> PathBuf {
+pub(super) fn link_path(instance: &Instance, device: &str, point: Point) -> PathBuf {
     instance.links().join(format!("{}{}", escape(device), point.suffix()))
 }
 
@@ -375,6 +244,23 @@ fn clsact_attachment(device: Device, direction: Direction) -> Attachment {
     Attachment { device, point: Point::Clsact(direction), mode: None, prog_id }
 }
 
+/// The programs at the tcx hooks of an interface, whoever attached them: direction, id, name. None before
+/// Linux 6.6, which has no such hooks.
+pub fn tcx_programs(ifindex: u32) -> Result<Vec<(Direction, u32, String)>> {
+    let mut found = Vec::new();
+    for (direction, hook) in [(Direction::Ingress, Hook::TcxIngress), (Direction::Egress, Hook::TcxEgress)] {
+        let ids = sys::tcx_programs(ifindex, hook)
+            .map_err(Error::io(format!("asking for the programs of interface {ifindex}")))?;
+        found.extend(ids.into_iter().map(|id| {
+            // Without a name if it has gone since.
+            let name =
+                sys::prog_by_id(id).and_then(|program| sys::prog_info(&program)).map(|info| info.name());
+            (direction, id, name.unwrap_or_default())
+        }));
+    }
+    Ok(found)
+}
+
 /// Removes the pins of interfaces that are gone. Answers what was removed.
 pub fn sweep(instance: &Instance) -> Result<Vec<Attachment>> {
     let mut dead = list(instance)?;
@@ -399,41 +285,4 @@ pub(crate) fn detach_all(instance: &Instance) -> Result<Vec<String>> {
         done.push(format!("{}: {} detached", attachment.device.name, attachment.point));
     }
     Ok(done)
-}
-
-/// Puts the programs of a new version into every attachment there is; dead ones are removed. `port_of` gives
-/// the port of an interface.
-pub(crate) fn upgrade(
-    instance: &Instance,
-    programs: &mut Programs,
-    port_of: impl Fn(u32) -> Result<Option<u32>>,
-) -> Result<Vec<String>> {
-    let mut notes: Vec<String> = sweep(instance)?
-        .iter()
-        .map(|a| format!("{}: gone, its {} link removed", a.device.name, a.point))
-        .collect();
-    for attachment in list(instance)? {
-        let Attachment { device, point, .. } = &attachment;
-        let program = match point {
-            Point::Xdp => match port_of(device.ifindex)? {
-                Some(port) => Some(programs.xdp(port)?),
-                None => None,
-            },
-            _ if point.direction() == Direction::Ingress => Some(programs.tc()),
-            _ => programs.tc_egress(),
-        };
-        let Some(program) = program else {
-            detach(instance, device, *point)?;
-            notes.push(format!("{}: {point} detached, this version has no program for it", device.name));
-            continue;
-        };
-        if let Point::Clsact(direction) = point {
-            netlink::set_filter(device.ifindex, *direction, filter_name(*direction), program.as_raw_fd())?;
-        } else {
-            let path = link_path(instance, &device.name, *point);
-            let link = sys::open_pin(&path).map_err(Error::path("opening", &path))?;
-            sys::link_update(&link, program).map_err(Error::path("updating", &path))?;
-        }
-    }
-    Ok(notes)
 }

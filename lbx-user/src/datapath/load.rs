@@ -6,10 +6,11 @@
 use super::clock::{self, Clock, IdleTimes, Rate};
 use super::error::{Error, Result};
 use super::links::{self, Device, Point, TcMode, XdpMode};
-use super::maps::{self, Access, Maps};
+use super::maps::{Access, Maps};
 use super::netlink::Direction;
 use super::pins::{self, Instance};
 use super::resize::{self, Plan};
+use super::upgrade::{self, InForce};
 use super::{caps, shape, sys};
 use aya::programs::{Program, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
@@ -106,16 +107,38 @@ impl Datapath {
         let version = instance.versions().last().map_or(1, |v| v + 1);
         let dir = instance.progs(version);
         fs::create_dir(&dir).map_err(Error::path("making", &dir))?;
-        let loaded = Self::load_version(instance, object, options, version);
+        let loaded = Self::put_in_force(instance, object, options, version);
         if loaded.is_err() {
             // The version before stays in force; what was made of this one must not confuse the next start.
+            resize::abandon(instance);
             let _ = instance.remove_version(version);
         }
         drop(lock);
-        loaded
+        let (programs, clock, rate, mut notes) = loaded?;
+        for old in instance.versions() {
+            if old != version
+                && let Err(error) = instance.remove_version(old)
+            {
+                notes.push(error.to_string());
+            }
+        }
+        let maps = Maps::open(instance, Access::Write, Some(Clock::new(clock, rate)))?;
+        if maps.table_pool() != options.table_pool / 2 * 2 + 2 {
+            notes.push(format!(
+                "the table pool keeps its {} slots; `lbx detach` and attach again to change it",
+                maps.table_pool()
+            ));
+        }
+        Ok(Self { programs, maps, notes })
     }
 
-    fn load_version(instance: &Instance, object: &[u8], options: &Options, version: u32) -> Result<Self> {
+    /// Loads a version and puts it in force; after an error the one before still is.
+    fn put_in_force(
+        instance: &Instance,
+        object: &[u8],
+        options: &Options,
+        version: u32,
+    ) -> Result<(Programs, OwnedFd, Rate, Vec<String>)> {
         instance.check_maps()?;
         let plan = Plan::new(instance, options)?;
         let resize = plan.is_resize();
@@ -144,31 +167,18 @@ impl Datapath {
             tc_egress,
             xdp: HashMap::new(),
         };
-        let first = plan.prepare(instance, options, rate)?;
-        let mut notes = take_over(&mut programs)?;
-        let second = plan.finish(instance)?;
+        let InForce { carried, mut notes } =
+            upgrade::put_in_force(&plan, &mut programs, instance, options, rate)?;
         programs.resize = false;
-        for old in instance.versions() {
-            if old != version {
-                instance.remove_version(old)?;
-            }
-        }
-        let maps = Maps::open(instance, Access::Write, Some(Clock::new(clock, rate)))?;
         if resize {
             notes.push(format!(
                 "flow table resized to {} slots: {} carried over, {} had no room",
-                maps.flow_capacity(),
-                first.moved + second.moved,
-                first.lost.max(second.lost),
+                shape::buckets_for(options.flows) * WAYS,
+                carried.moved,
+                carried.lost,
             ));
         }
-        if maps.table_pool() != options.table_pool / 2 * 2 + 2 {
-            notes.push(format!(
-                "the table pool keeps its {} slots; `lbx detach` and attach again to change it",
-                maps.table_pool()
-            ));
-        }
-        Ok(Self { programs, maps, notes })
+        Ok((programs, clock, rate, notes))
     }
 
     /// The instance.
@@ -218,16 +228,6 @@ impl Datapath {
     pub fn retain_ports(&mut self, keep: impl Fn(u32) -> bool) {
         self.programs.xdp.retain(|port, _| keep(*port));
     }
-}
-
-/// Puts the new programs into everything that is attached.
-fn take_over(programs: &mut Programs) -> Result<Vec<String>> {
-    let instance = programs.instance.clone();
-    if links::list(&instance)?.is_empty() {
-        return Ok(Vec::new());
-    }
-    let port_of = instance.open_map("port_of")?;
-    links::upgrade(&instance, programs, |ifindex| maps::port_of(&port_of, ifindex))
 }
 
 /// Parses the object over the pinned maps; maps that are not pinned yet are made and pinned. Without a port

@@ -17,6 +17,7 @@ use lbx_common::flow::{self, Bucket, ColdFlow};
 use lbx_common::key::{SECRET_WORDS, Secret};
 use lbx_common::limits::{ABI_VERSION, WAYS};
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
 /// Maps that are replaced together.
@@ -131,26 +132,61 @@ impl Plan {
     }
 
     /// After every link has its new program: what the old programs recorded in the meantime is carried over,
-    /// and the new maps take the names of the old ones.
-    pub(crate) fn finish(self, instance: &Instance) -> Result<Carried> {
+    /// and the new maps take the names of the old ones. After an error the old ones have them again.
+    pub(crate) fn finish(&self, instance: &Instance) -> Result<Carried> {
         let Self::Resize(_, old) = self else { return Ok(Carried::default()) };
-        let open = |name| {
-            let path = pin_path(instance, name, true);
-            sys::open_pin(&path).map_err(Error::path("opening", &path))
-        };
-        let control = Array::<Control>::new("control", &open("control")?, true)?;
-        let flows = Array::<Bucket>::new("flows", &open("flows")?, true)?;
-        let cold = Array::<ColdFlow>::new("flows_cold", &open("flows_cold")?, true)?;
+        let (control, flows, cold) = new_maps(instance)?;
         // Flags and the address table may have been flipped by another process meanwhile.
         let last = old.control.get(0)?;
         let now = control.get(0)?;
         control.set(0, &Control { flags: last.flags, addresses: last.addresses, ..now })?;
         let carried = carry(&old.flows, &old.cold, &flows, &cold)?;
-        for name in RESIZED {
+        let before: Vec<OwnedFd> =
+            RESIZED.into_iter().map(|name| instance.open_map(name)).collect::<Result<_>>()?;
+        for (n, name) in RESIZED.into_iter().enumerate() {
             let (from, to) = (pin_path(instance, name, true), pin_path(instance, name, false));
-            fs::rename(&from, &to).map_err(Error::path("renaming", &from))?;
+            if let Err(error) = fs::rename(&from, &to) {
+                for (name, map) in RESIZED.into_iter().zip(&before).take(n) {
+                    let path = pin_path(instance, name, false);
+                    pins::unpin(&path)?;
+                    sys::pin(map, &path).map_err(Error::path("pinning", &path))?;
+                }
+                return Err(Error::path("renaming", &from)(error));
+            }
         }
         Ok(carried)
+    }
+
+    /// The old programs are in force again: what the new ones recorded meanwhile goes back to the old table, as far
+    /// as it can be read and has room. What does not is selected anew, as if it had not been recorded.
+    pub(crate) fn carry_back(&self, instance: &Instance) {
+        if let Self::Resize(_, old) = self
+            && let Ok((_, flows, cold)) = new_maps(instance)
+        {
+            let _ = carry(&flows, &cold, &old.flows, &old.cold);
+        }
+    }
+}
+
+/// The maps made beside those in force.
+fn new_maps(instance: &Instance) -> Result<(Array<Control>, Array<Bucket>, Array<ColdFlow>)> {
+    let open = |name| {
+        let path = pin_path(instance, name, true);
+        sys::open_pin(&path).map_err(Error::path("opening", &path))
+    };
+    Ok((
+        Array::new("control", &open("control")?, true)?,
+        Array::new("flows", &open("flows")?, true)?,
+        Array::new("flows_cold", &open("flows_cold")?, true)?,
+    ))
+}
+
+/// Removes what a resize that did not come to its end made.
+pub(crate) fn abandon(instance: &Instance) {
+    for name in RESIZED {
+        if let Err(error) = pins::unpin(&pin_path(instance, name, true)) {
+            tracing::warn!("{error}");
+        }
     }
 }
 

@@ -18,6 +18,7 @@ mod cmd {
     pub const PROG_TEST_RUN: u32 = 10;
     pub const PROG_GET_FD_BY_ID: u32 = 13;
     pub const OBJ_GET_INFO_BY_FD: u32 = 15;
+    pub const PROG_QUERY: u32 = 16;
     pub const LINK_CREATE: u32 = 28;
     pub const LINK_UPDATE: u32 = 29;
     pub const LINK_GET_FD_BY_ID: u32 = 30;
@@ -272,6 +273,40 @@ pub fn link_by_id(id: u32) -> io::Result<OwnedFd> {
 /// Opens a program by id.
 pub fn prog_by_id(id: u32) -> io::Result<OwnedFd> {
     bpf_fd(cmd::PROG_GET_FD_BY_ID, &mut [id, 0, 0])
+}
+
+/// `BPF_PROG_QUERY`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Query {
+    ifindex: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    count: u32,
+    pad: u32,
+    // prog_attach_flags, link_ids, link_attach_flags, revision: not asked for.
+    rest: [u64; 4],
+}
+
+/// The ids of the programs at a tcx hook of an interface, in their order; none before Linux 6.6.
+pub fn tcx_programs(ifindex: u32, hook: Hook) -> io::Result<Vec<u32>> {
+    // BPF_MPROG_MAX (kernel/bpf/mprog.c): there are never more.
+    let mut ids = [0u32; 64];
+    let mut attr = Query {
+        ifindex,
+        attach_type: hook as u32,
+        prog_ids: ids.as_mut_ptr() as u64,
+        count: ids.len() as u32,
+        ..Query::zeroed()
+    };
+    match bpf(cmd::PROG_QUERY, &mut attr) {
+        Ok(_) => Ok(ids[..(attr.count as usize).min(ids.len())].to_vec()),
+        // An attach type that this kernel does not know.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => Ok(Vec::new()),
+        Err(e) => Err(e),
+    }
 }
 
 /// `BPF_PROG_TEST_RUN` without context.
