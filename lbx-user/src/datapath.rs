@@ -38,7 +38,7 @@ pub use links::{Attachment, Device, Point, TcMode, XdpMode, detach_point, list, 
 pub use load::{Datapath, Options, detach_all};
 pub use maps::{Access, Maps, members_of, table_of};
 pub use mmap::Array;
-pub use netlink::{Direction, Filter, XdpState, filters, xdp_state};
+pub use netlink::{Direction, Filter, XdpState, filters, takes_redirects, xdp_state};
 pub use object::ebpf_object;
 pub use pins::Instance;
 pub use regions::Region;

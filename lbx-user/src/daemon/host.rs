@@ -10,7 +10,9 @@ use crate::control::resolve::{Found, KnownMacs, resolve};
 use crate::datapath::{self, Instance, Point};
 use crate::host::filters::{self, Asked, Finding, Sender};
 use crate::host::offload::{self, Offloads};
-use crate::host::plan::{GuardInput, Plan, Refusal, ResolvedTarget, attach_plan, guard_rails, senders};
+use crate::host::plan::{
+    Attach, GuardInput, Plan, Refusal, ResolvedTarget, attach_plan, guard_rails, senders,
+};
 use crate::host::{View, vm};
 
 /// Filter rules change without an event: they are read again after this long.
@@ -31,6 +33,7 @@ pub struct Host {
     pub refusals: Vec<Refusal>,
     /// MACs that were known once.
     pub macs: KnownMacs,
+    filters: Vec<Finding>,
     filters_read: Option<(Instant, Vec<Asked>)>,
 }
 
@@ -67,17 +70,38 @@ impl Host {
         if stale || afresh {
             let uplinks = self.uplinks();
             match filters::findings(&view, &ports, &uplinks).await {
-                Ok(findings) => self.findings = findings,
+                Ok(filters) => self.filters = filters,
                 // Without the tool there is nothing to read; the rules that were seen before still count.
                 Err(error) => tracing::warn!("cannot read the host's filters: {error}"),
             }
             self.filters_read = Some((Instant::now(), ports));
         }
+        self.findings = self.filters.clone();
+        self.findings.extend(self.lost(&view, &found));
         let targets: Vec<ResolvedTarget> = found.iter().map(|one| one.base.clone()).collect();
         self.refusals =
             guard_rails(&GuardInput { config, view: &view, targets: &targets, findings: &self.findings });
         (self.view, self.found) = (view, found);
         Ok(())
+    }
+
+    /// The targets' ports that XDP cannot redirect into, where it is XDP that would: tc can always.
+    fn lost(&self, view: &View, found: &[Found]) -> Vec<Finding> {
+        let xdp = |plan: &Plan| plan.ports.iter().any(|port| port.attach == Attach::Native);
+        let by_xdp: Vec<u32> = self.plans.iter().filter(|plan| xdp(plan)).map(|plan| plan.index).collect();
+        let ports: BTreeSet<u32> =
+            found.iter().filter(|one| one.ifindex != 0 && !one.remote).map(|one| one.ifindex).collect();
+        let links = ports.into_iter().filter_map(|index| view.by_index(index));
+        links
+            .filter(|link| link.master.is_some_and(|master| by_xdp.contains(&master)))
+            .filter_map(|link| match datapath::takes_redirects(link.index) {
+                Ok(takes) => filters::redirect_finding(link, takes),
+                Err(error) => {
+                    tracing::debug!("{}: {error}", link.name);
+                    None
+                }
+            })
+            .collect()
     }
 
     /// Whether a target's port is there and its MAC is not known yet: nobody tells when it is.

@@ -74,6 +74,10 @@ impl Direction {
     }
 }
 
+mod features;
+
+pub use features::takes_redirects;
+
 /// A message being built.
 struct Request(Vec<u8>);
 
@@ -128,7 +132,11 @@ fn tcmsg(ifindex: u32, handle: u32, parent: u32, info: u32) -> [u8; 20] {
 
 /// Sends a request; the payloads (behind the netlink header) of what comes back.
 fn transact(request: Request) -> io::Result<Vec<Vec<u8>>> {
-    let socket = open()?;
+    transact_by(SockProtocol::NetlinkRoute, request)
+}
+
+fn transact_by(protocol: SockProtocol, request: Request) -> io::Result<Vec<Vec<u8>>> {
+    let socket = open(protocol)?;
     send(socket.as_raw_fd(), &request.finish(), MsgFlags::empty())?;
     let mut answers = Vec::new();
     let mut buffer = vec![0u8; 1 << 16];
@@ -149,9 +157,8 @@ fn transact(request: Request) -> io::Result<Vec<Vec<u8>>> {
     }
 }
 
-fn open() -> io::Result<OwnedFd> {
-    let route = SockProtocol::NetlinkRoute;
-    let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, route)?;
+fn open(protocol: SockProtocol) -> io::Result<OwnedFd> {
+    let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
     // The kernel answers at once; a timeout only keeps a bug from hanging the caller.
     setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(5))?;
     Ok(socket)

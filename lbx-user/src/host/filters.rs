@@ -16,7 +16,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::links::{Kind, View};
+use super::links::{Kind, Link, View};
 
 pub use condition::Sender;
 pub use nft::tables as nft_tables;
@@ -45,6 +45,8 @@ pub enum Source {
     Shaping,
     /// The bridge separates VLANs.
     Vlan,
+    /// XDP cannot redirect into the port: a frame would be lost.
+    NoRedirect,
 }
 
 /// One thing that holds for frames to (or from) a port.
@@ -72,6 +74,7 @@ impl fmt::Display for Finding {
             Source::Tc => "tc filter",
             Source::Shaping => "shaping",
             Source::Vlan => "VLAN filtering",
+            Source::NoRedirect => "no XDP redirect",
         };
         write!(f, "{source} on {}: {}", self.port, self.rule)
     }
@@ -92,4 +95,24 @@ pub fn vlan_findings(view: &View, port: &str) -> Vec<Finding> {
         .collect();
     let rule = format!("bridge {} separates VLANs; {port} is in: {}", bridge.name, vlans.join(", "));
     vec![Finding { port: port.to_owned(), source: Source::Vlan, rule, drops: Vec::new() }]
+}
+
+/// A port into which XDP cannot redirect. `takes_redirects` as the kernel tells it; `None`: it does not.
+pub fn redirect_finding(link: &Link, takes_redirects: Option<bool>) -> Option<Finding> {
+    let rule = match (&link.kind, takes_redirects) {
+        (_, Some(true)) => return None,
+        (Kind::Veth { .. }, Some(false)) => {
+            "its other end does no NAPI, so frames would be lost (`ethtool -K DEV gro on` there)"
+        }
+        // A tap always does; before 6.3 nobody else is asked for.
+        (Kind::Veth { .. }, None) => "this kernel does not tell whether its other end does NAPI",
+        (Kind::Tap { .. }, _) | (_, None) => return None,
+        (_, Some(false)) => "its driver cannot, so frames would be lost",
+    };
+    Some(Finding {
+        port: link.name.clone(),
+        source: Source::NoRedirect,
+        rule: rule.to_owned(),
+        drops: Vec::new(),
+    })
 }

@@ -11,6 +11,7 @@ use super::{
     At, Finding, Sender, Source, Table, TcObject, nft_tables, source_drops, tc_findings, text, vlan_findings,
     walk,
 };
+use crate::datapath::{self, Direction};
 use crate::host::links::{Kind, View};
 
 /// A port to look at, and the senders whose frames should be let in by it.
@@ -40,7 +41,9 @@ pub async fn findings(view: &View, ports: &[Asked], uplinks: &[String]) -> io::R
             findings.extend(rules(table, &at, senders));
         }
         if let Some(link) = link {
-            findings.extend(tc_findings(port, &tc_objects(&handle, link.index as i32).await?));
+            let mut objects = tc_objects(&handle, link.index as i32).await?;
+            objects.extend(tcx_objects(link.index)?);
+            findings.extend(tc_findings(port, &objects));
         }
         findings.extend(vlan_findings(view, port));
     }
@@ -156,6 +159,17 @@ async fn tc_objects(handle: &Handle, index: i32) -> io::Result<Vec<TcObject>> {
         );
     }
     Ok(objects)
+}
+
+/// Programs that hang on the interface itself (tcx, Linux 6.6), which no qdisc lists.
+fn tcx_objects(index: u32) -> io::Result<Vec<TcObject>> {
+    let programs = datapath::tcx_programs(index).map_err(io::Error::other)?;
+    let objects = programs.into_iter().map(|(direction, id, name)| TcObject::Filter {
+        ingress: direction == Direction::Ingress,
+        kind: "tcx".to_owned(),
+        program: Some(format!("{name} (id {id})")),
+    });
+    Ok(objects.collect())
 }
 
 fn ingress() -> TcHandle {

@@ -9,7 +9,7 @@ pub enum TcObject {
     Filter {
         /// On the way in from the port, not out of it.
         ingress: bool,
-        /// `bpf`, `flower`, `u32`, `matchall`.
+        /// `bpf`, `flower`, `u32`, `matchall`; `tcx` for a program without a filter around it.
         kind: String,
         /// The name of a BPF filter's program.
         program: Option<String>,
@@ -63,6 +63,8 @@ mod tests {
             filter("bpf", Some("lbx_tc_ingress")),
             filter("bpf", Some("cilium")),
             filter("flower", None),
+            filter("tcx", Some("lbx_tc")),
+            filter("tcx", Some("cil_from_netdev (id 7)")),
             qdisc("fq_codel"),
             qdisc("clsact"),
             qdisc("tbf"),
@@ -73,6 +75,7 @@ mod tests {
             [
                 "tc filter on tap0: ingress bpf cilium",
                 "tc filter on tap0: ingress flower",
+                "tc filter on tap0: ingress tcx cil_from_netdev (id 7)",
                 "shaping on tap0: qdisc tbf"
             ]
         );

@@ -16,6 +16,10 @@ pub enum Delivered {
 
 /// Decide from what was found on the target's port; the sentence says why.
 pub fn delivery_auto(findings: &[Finding]) -> (Delivered, String) {
+    // What is lost on the way in cannot meet anything.
+    if let Some(lost) = findings.iter().find(|finding| finding.source == Source::NoRedirect) {
+        return (Delivered::Bridge, lost.to_string());
+    }
     match findings {
         [] => (Delivered::Redirect, "no filter, VLAN filtering or shaping on the port".to_owned()),
         [first, rest @ ..] => {

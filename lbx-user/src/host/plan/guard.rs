@@ -207,9 +207,19 @@ fn filters(
 ) {
     let Some(link) = target.link.and_then(|index| input.view.by_index(index)) else { return };
     let mut on_port = input.findings.iter().filter(|finding| finding.port == link.name);
+    if service.deliver == Delivery::Redirect
+        && let Some(finding) = on_port.clone().find(|finding| finding.source == Source::NoRedirect)
+    {
+        refuse(
+            format!("`deliver = \"redirect\"` does not reach it: {finding}"),
+            "`ethtool -K DEV gro on` on the other end of the port (or any XDP program there), or \
+             `deliver = \"auto\"`",
+        );
+    }
     if service.deliver == Delivery::Redirect && !service.bypass_filters {
         // VLAN membership is kept by lbx itself; rules and shaping are not.
-        if let Some(finding) = on_port.clone().find(|finding| finding.source != Source::Vlan) {
+        let passed = |finding: &&Finding| !matches!(finding.source, Source::Vlan | Source::NoRedirect);
+        if let Some(finding) = on_port.clone().find(passed) {
             refuse(
                 format!("`deliver = \"redirect\"` would walk past a {finding}"),
                 "use `deliver = \"auto\"`, or `bypass_filters = true` if that is meant",

@@ -221,6 +221,26 @@ fn auto_delivers_through_the_bridge_where_something_would_be_lost() {
     );
 }
 
+#[test]
+fn what_cannot_be_redirected_into_goes_by_the_bridge_or_not_at_all() {
+    use crate::host::filters::redirect_finding;
+    let veth = link(3, "tap0", Kind::Veth { peer: None }, Some(1));
+    assert_eq!(redirect_finding(&veth, Some(true)), None);
+    assert_eq!(redirect_finding(&link(3, "tap0", tap(), Some(1)), None), None);
+    assert!(redirect_finding(&veth, None).is_some(), "better slow than lost");
+    let deaf = redirect_finding(&veth, Some(false)).unwrap();
+    let (how, why) = delivery_auto(&[finding(Source::NftBridge, false), deaf.clone()]);
+    assert_eq!(how, Delivered::Bridge);
+    assert!(why.contains("does no NAPI"), "{why}");
+    let targets = [resolved("tap0", Some(3), 1)];
+    for more in ["", "\nbypass_filters = true"] {
+        let redirect = config("", &format!("deliver = \"redirect\"{more}"), TARGET);
+        let found = refusals(&host(), &redirect, &targets, &[deaf.clone()]);
+        refused(&found, Some("tap0"), "does not reach it");
+        assert!(found[0].hint.contains("gro on"), "{}", found[0].hint);
+    }
+}
+
 const TARGET: &str = "[[service.target]]\nnic = \"tap0\"\n";
 
 fn resolved(target: &str, link: Option<u32>, mac: u8) -> ResolvedTarget {
