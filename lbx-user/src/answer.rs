@@ -10,6 +10,7 @@ pub mod socket;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::future::poll_fn;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::pin::pin;
 use std::task::Poll;
@@ -20,10 +21,10 @@ use tokio::sync::mpsc;
 
 use frame::Heard;
 use machine::{Action, Machine, Phase};
-use socket::{Scope, Socket};
+use socket::{Scope, Sender, Socket};
 
 /// One VIP on one VLAN of one switch.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     /// The switch, by name.
     pub switch: String,
@@ -44,6 +45,8 @@ pub struct Ask {
     pub tag: u16,
     /// Interfaces to ask on: the switch itself, or for tagged frames its uplinks.
     pub ifindexes: Vec<u32>,
+    /// Interfaces to ask on past this host's own datapath: what is sent there leaves, and is not answered by it.
+    pub ports: Vec<u32>,
     /// The maps say that this host answers already.
     pub answering: bool,
 }
@@ -61,9 +64,8 @@ pub struct Answer {
 pub async fn run(mut asks: mpsc::Receiver<Vec<Ask>>, news: mpsc::Sender<Answer>) {
     let mut watch = Watch::default();
     loop {
-        let wake = watch
-            .next_due()
-            .map_or(Duration::from_hours(1), |due| due.saturating_duration_since(Instant::now()));
+        let now = Instant::now();
+        let wake = watch.next_due().map_or(Duration::from_hours(1), |due| due.saturating_duration_since(now));
         tokio::select! {
             list = asks.recv() => match list {
                 Some(list) => watch.sync(list),
@@ -88,10 +90,21 @@ pub async fn run(mut asks: mpsc::Receiver<Vec<Ask>>, news: mpsc::Sender<Answer>)
     }
 }
 
+/// All addresses together are checked at most this often.
+const CHECK_SPACE: Duration = Duration::from_millis(50);
+
+/// A number of its own for every address.
+fn seed(key: &Key) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish()
+}
+
 #[derive(Default)]
 struct Watch {
     machines: BTreeMap<Key, Watched>,
     sockets: BTreeMap<(u32, Scope), Socket>,
+    sender: Option<Sender>,
 }
 
 struct Watched {
@@ -111,10 +124,12 @@ impl Watch {
                 }
                 known.ask = ask;
             } else {
-                let machine = Machine::new(ask.mac, ask.answering, now);
+                let machine = Machine::new(ask.mac, ask.answering, seed(&ask.key), now);
                 self.machines.insert(ask.key.clone(), Watched { ask, machine, told: None });
             }
         }
+        let gap = machine::CHECK_GAP.max(CHECK_SPACE * self.machines.len() as u32);
+        self.machines.values_mut().for_each(|watched| watched.machine.set_gap(gap));
         self.open();
     }
 
@@ -134,6 +149,12 @@ impl Watch {
     }
 
     fn open(&mut self) {
+        if self.sender.is_none() && !self.machines.is_empty() {
+            match Sender::open() {
+                Ok(sender) => self.sender = Some(sender),
+                Err(error) => tracing::warn!("cannot ask for VIPs: {error}"),
+            }
+        }
         let wanted = self.wanted();
         self.sockets.retain(|at, _| wanted.contains(at));
         for at in wanted {
@@ -188,6 +209,11 @@ impl Watch {
         for (key, action) in actions {
             let Some(watched) = self.machines.get(key) else { continue };
             let frame = match action {
+                Action::Check => {
+                    let frame = frame::probe(key.addr, watched.ask.mac, watched.ask.tag);
+                    self.check(&watched.ask, &frame);
+                    continue;
+                }
                 Action::Probe => frame::probe(key.addr, watched.ask.mac, watched.ask.tag),
                 Action::Announce => frame::announcement(key.addr, watched.ask.mac, watched.ask.tag),
             };
@@ -200,8 +226,18 @@ impl Watch {
         }
     }
 
+    /// Asks at the ports themselves: on the switch's device the datapath would see the question and answer it.
+    fn check(&self, ask: &Ask, frame: &[u8]) {
+        let Some(sender) = &self.sender else { return };
+        for ifindex in &ask.ports {
+            if let Err(error) = sender.send(*ifindex, frame) {
+                tracing::debug!("{}: cannot ask on interface {ifindex}: {error}", ask.key.addr);
+            }
+        }
+    }
+
     fn next_due(&self) -> Option<Instant> {
-        self.machines.values().filter_map(|watched| watched.machine.due()).min()
+        self.machines.values().map(|watched| watched.machine.due()).min()
     }
 
     fn changes(&mut self) -> Vec<Answer> {

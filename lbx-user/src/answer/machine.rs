@@ -20,6 +20,11 @@ const ANNOUNCEMENTS: u8 = 3;
 const ANNOUNCE_GAP: Duration = Duration::from_secs(1);
 /// How often it is asked whether another still answers.
 const WATCH_GAP: Duration = Duration::from_secs(2);
+/// How often it is asked, while this host answers, whether another does too: who answers by unicast is not heard
+/// otherwise.
+pub const CHECK_GAP: Duration = Duration::from_secs(20);
+/// The first time after a restart, and after a conflict that was defended against.
+const CHECK_SOON: Duration = Duration::from_secs(1);
 /// A second conflict within this time is not defended against (RFC 5227, DEFEND_INTERVAL).
 const DEFEND: Duration = Duration::from_secs(10);
 
@@ -28,6 +33,8 @@ const DEFEND: Duration = Duration::from_secs(10);
 pub enum Action {
     /// A question.
     Probe,
+    /// A question that this host's own datapath, which answers, must not see.
+    Check,
     /// An announcement.
     Announce,
 }
@@ -57,13 +64,29 @@ pub struct Machine {
     /// When the next one is due.
     due: Instant,
     last_conflict: Option<Instant>,
+    /// Time between checks.
+    gap: Duration,
+    /// Hosts and addresses that start at one moment are not to ask at one moment for ever.
+    seed: u64,
 }
 
 impl Machine {
-    /// Starts asking; or, where the maps say that this host answers already, goes on answering.
-    pub fn new(own: Mac, answering: bool, now: Instant) -> Self {
+    /// Starts asking; or, where the maps say that this host answers already, goes on answering. `seed`: any number,
+    /// another one for every address.
+    pub fn new(own: Mac, answering: bool, seed: u64, now: Instant) -> Self {
         let (phase, left) = if answering { (Phase::Answering, 0) } else { (Phase::Probing, PROBES) };
-        Self { own, phase, left, due: now, last_conflict: None }
+        let mac = own.iter().fold(0, |sum, byte| (sum << 8) | u64::from(*byte));
+        let mut machine =
+            Self { own, phase, left, due: now, last_conflict: None, gap: CHECK_GAP, seed: seed ^ mac };
+        if answering {
+            machine.due = now + machine.jitter(CHECK_SOON);
+        }
+        machine
+    }
+
+    /// Time between checks; longer where there are many addresses, so that their sum stays bounded.
+    pub const fn set_gap(&mut self, gap: Duration) {
+        self.gap = gap;
     }
 
     /// Where it stands.
@@ -77,13 +100,13 @@ impl Machine {
     }
 
     /// When [`Machine::tick`] wants to be called next.
-    pub fn due(&self) -> Option<Instant> {
-        (self.phase != Phase::Answering || self.left > 0).then_some(self.due)
+    pub const fn due(&self) -> Instant {
+        self.due
     }
 
     /// Time has passed.
     pub fn tick(&mut self, now: Instant) -> Option<Action> {
-        if self.due().is_none_or(|due| now < due) {
+        if now < self.due {
             return None;
         }
         match self.phase {
@@ -96,9 +119,16 @@ impl Machine {
                 self.phase = Phase::Answering;
                 Some(self.announce(now))
             }
+            Phase::Answering if self.left == 0 => {
+                self.due = now + self.jitter(self.gap);
+                Some(Action::Check)
+            }
             Phase::Answering => {
                 self.left -= 1;
-                self.due = now + ANNOUNCE_GAP;
+                let disputed = self.last_conflict.is_some_and(|last| now - last < DEFEND);
+                // Who was defended against and goes on answering has to be heard before the defence is forgotten.
+                let then = if disputed { CHECK_SOON } else { self.gap };
+                self.due = now + if self.left > 0 { ANNOUNCE_GAP } else { self.jitter(then) };
                 Some(Action::Announce)
             }
             // Silence since the last question: a full round of questions follows at once.
@@ -142,7 +172,7 @@ impl Machine {
 
     /// The address of the switch changed, or it was lost: ask again.
     pub fn restart(&mut self, own: Mac, now: Instant) {
-        *self = Self::new(own, false, now);
+        *self = Self { gap: self.gap, ..Self::new(own, false, self.seed, now) };
     }
 
     fn probe(&mut self, now: Instant) {
@@ -160,7 +190,18 @@ impl Machine {
     fn yield_to(&mut self, by: Mac, now: Instant) {
         self.phase = Phase::Taken { by };
         self.left = 1;
-        self.due = now + WATCH_GAP;
+        self.due = now + self.jitter(WATCH_GAP);
+    }
+
+    /// The time and up to a quarter more (xorshift64*, Marsaglia and Vigna).
+    fn jitter(&mut self, time: Duration) -> Duration {
+        let mut next = self.seed | 1;
+        next ^= next >> 12;
+        next ^= next << 25;
+        next ^= next >> 27;
+        self.seed = next;
+        let share = next.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 56;
+        time + time * (share as u32) / 1024
     }
 }
 
@@ -172,6 +213,10 @@ mod tests {
     const OWN: Mac = [2, 0, 0, 0, 0, 5];
     const HIGH: Mac = [2, 0, 0, 0, 0, 9];
 
+    fn started(own: Mac, answering: bool, now: Instant) -> Machine {
+        Machine::new(own, answering, 7, now)
+    }
+
     /// Runs until `until`, collecting what is sent.
     fn run(machine: &mut Machine, from: Instant, millis: u64) -> Vec<Action> {
         (0..=millis).filter_map(|ms| machine.tick(from + Duration::from_millis(ms))).collect()
@@ -180,22 +225,22 @@ mod tests {
     #[test]
     fn silence_means_yes_and_is_announced() {
         let now = Instant::now();
-        let mut machine = Machine::new(OWN, false, now);
+        let mut machine = started(OWN, false, now);
         let sent = run(&mut machine, now, 5_000);
         assert_eq!(sent, [[Action::Probe; 3], [Action::Announce; 3]].concat());
-        assert!(machine.answers() && machine.due().is_none());
+        assert!(machine.answers() && machine.due() > now + CHECK_GAP);
     }
 
     #[test]
     fn an_owner_is_respected_for_as_long_as_it_answers() {
         let now = Instant::now();
-        let mut machine = Machine::new(OWN, false, now);
+        let mut machine = started(OWN, false, now);
         assert_eq!(machine.tick(now), Some(Action::Probe));
         machine.heard(HIGH, Said::Claim, now);
         assert_eq!(machine.phase(), Phase::Taken { by: HIGH });
         let mut at = now;
         for _ in 0..10 {
-            at = machine.due().unwrap();
+            at = machine.due();
             assert_eq!(machine.tick(at), Some(Action::Probe));
             machine.heard(HIGH, Said::Claim, at);
             assert!(!machine.answers());
@@ -208,7 +253,7 @@ mod tests {
     #[test]
     fn of_two_that_ask_the_lower_goes_on() {
         let now = Instant::now();
-        let mut machine = Machine::new(OWN, false, now);
+        let mut machine = started(OWN, false, now);
         machine.tick(now);
         machine.heard(HIGH, Said::Probe, now);
         assert_eq!(machine.phase(), Phase::Probing);
@@ -220,7 +265,7 @@ mod tests {
     #[test]
     fn an_address_is_defended_once() {
         let now = Instant::now();
-        let mut machine = Machine::new(OWN, true, now);
+        let mut machine = started(OWN, true, now);
         assert_eq!(machine.heard(HIGH, Said::Claim, now), Some(Action::Announce));
         assert!(machine.answers());
         assert_eq!(machine.heard(HIGH, Said::Claim, now + Duration::from_secs(11)), Some(Action::Announce));
@@ -231,7 +276,7 @@ mod tests {
     #[test]
     fn two_that_both_answer_end_with_one() {
         let now = Instant::now();
-        let (mut low, mut high) = (Machine::new(LOW, true, now), Machine::new(HIGH, true, now));
+        let (mut low, mut high) = (started(LOW, true, now), started(HIGH, true, now));
         // Both announce; each hears the other.
         low.heard(HIGH, Said::Claim, now);
         high.heard(LOW, Said::Claim, now);
@@ -242,8 +287,56 @@ mod tests {
     #[test]
     fn a_restarted_daemon_goes_on_answering() {
         let now = Instant::now();
-        let mut machine = Machine::new(OWN, true, now);
+        let mut machine = started(OWN, true, now);
         assert!(machine.answers());
-        assert_eq!(run(&mut machine, now, 3_000), []);
+        assert_eq!(run(&mut machine, now, 3_000), [Action::Check]);
+        assert!(machine.answers());
+    }
+
+    #[test]
+    fn who_answers_looks_for_others_at_a_bounded_rate() {
+        let now = Instant::now();
+        let mut first = started(OWN, true, now);
+        let (mut checks, mut gaps) = (Vec::new(), Vec::new());
+        while checks.len() < 50 {
+            let at = first.due();
+            assert_eq!(first.tick(at), Some(Action::Check));
+            gaps.extend(checks.last().map(|last| at - *last));
+            checks.push(at);
+        }
+        assert!(gaps.iter().all(|gap| (CHECK_GAP..=CHECK_GAP * 5 / 4).contains(gap)), "{gaps:?}");
+        gaps.sort_unstable();
+        gaps.dedup();
+        assert!(gaps.len() > 10, "they are spread: {gaps:?}");
+        first.set_gap(CHECK_GAP * 10);
+        let at = first.due();
+        first.tick(at);
+        assert!(first.due() >= at + CHECK_GAP * 10);
+    }
+
+    #[test]
+    fn a_silent_owner_is_found_by_asking_and_resolves_itself_when_it_goes() {
+        // It answers when asked, and says nothing by itself; its MAC is the higher one, so it is defended against.
+        let now = Instant::now();
+        let mut machine = started(OWN, true, now);
+        let mut at = now;
+        let mut sent = Vec::new();
+        for ms in 0..20_000 {
+            at = now + Duration::from_millis(ms);
+            let Some(action) = machine.tick(at) else { continue };
+            sent.push(action);
+            if action != Action::Announce {
+                let defended = machine.heard(HIGH, Said::Claim, at + Duration::from_millis(1));
+                sent.extend(defended);
+            }
+            if !machine.answers() {
+                break;
+            }
+        }
+        assert_eq!(machine.phase(), Phase::Taken { by: HIGH }, "{sent:?}");
+        assert!(at - now < DEFEND, "after {:?}", at - now);
+        // It goes: nobody answers the questions any more.
+        run(&mut machine, at, 6_000);
+        assert!(machine.answers());
     }
 }

@@ -39,24 +39,22 @@ const fn step(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
     libc::sock_filter { code: code as u16, jt, jf, k }
 }
 
-const LOAD_HALF: u32 = libc::BPF_LD | libc::BPF_H | libc::BPF_ABS;
-const LOAD_BYTE: u32 = libc::BPF_LD | libc::BPF_B | libc::BPF_ABS;
+const LOAD_HALF: u32 = libc::BPF_LD | libc::BPF_H;
+const LOAD_BYTE: u32 = libc::BPF_LD | libc::BPF_B | libc::BPF_IND;
+const LOAD_INDEX: u32 = libc::BPF_LDX | libc::BPF_IMM;
 const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
 const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
 
-/// ARP, or ICMPv6 types 135 and 136, each with or without a VLAN tag in the frame.
-static FILTER: [libc::sock_filter; 18] = [
-    step(LOAD_HALF, 0, 0, 12),
-    step(EQUAL, 14, 0, 0x0806),
-    step(EQUAL, 8, 0, 0x86dd),
-    step(EQUAL, 0, 13, 0x8100),
-    step(LOAD_HALF, 0, 0, 16),
-    step(EQUAL, 10, 0, 0x0806),
-    step(EQUAL, 0, 10, 0x86dd),
-    step(LOAD_BYTE, 0, 0, 24),
-    step(EQUAL, 0, 8, 58),
-    step(LOAD_BYTE, 0, 0, 58),
-    step(libc::BPF_JMP | libc::BPF_JA, 0, 0, 3),
+/// ARP, or ICMPv6 types 135 and 136. Offsets are counted from the index, which skips a VLAN tag in the frame.
+static FILTER: [libc::sock_filter; 15] = [
+    step(LOAD_HALF | libc::BPF_ABS, 0, 0, 12),
+    step(EQUAL, 0, 2, 0x8100),
+    step(LOAD_INDEX, 0, 0, 4),
+    step(libc::BPF_JMP | libc::BPF_JA, 0, 0, 1),
+    step(LOAD_INDEX, 0, 0, 0),
+    step(LOAD_HALF | libc::BPF_IND, 0, 0, 12),
+    step(EQUAL, 6, 0, 0x0806),
+    step(EQUAL, 0, 6, 0x86dd),
     step(LOAD_BYTE, 0, 0, 20),
     step(EQUAL, 0, 4, 58),
     step(LOAD_BYTE, 0, 0, 54),
@@ -77,18 +75,60 @@ fn set<T>(fd: &OwnedFd, level: libc::c_int, name: libc::c_int, value: &T) -> io:
         .map(drop)
 }
 
+/// A packet socket of protocol 0, which receives nothing until it is bound.
+fn packet_socket() -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: no pointers are passed.
+    let fd = checked(unsafe { libc::socket(libc::AF_PACKET, kind, 0) })?;
+    // SAFETY: the descriptor was just made and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn link_address(ifindex: u32, protocol: u16) -> libc::sockaddr_ll {
+    // SAFETY: an all-zero sockaddr_ll is a valid value of that plain struct.
+    let mut address: libc::sockaddr_ll = unsafe { zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = protocol.to_be();
+    address.sll_ifindex = ifindex as i32;
+    address
+}
+
+/// Sends on any interface, and hears nothing.
+#[derive(Debug)]
+pub struct Sender(OwnedFd);
+
+impl Sender {
+    /// Needs CAP_NET_RAW.
+    ///
+    /// # Errors
+    /// The system call that failed.
+    pub fn open() -> io::Result<Self> {
+        packet_socket().map(Self)
+    }
+
+    /// Sends a whole frame out of an interface.
+    ///
+    /// # Errors
+    /// The system call failed: the interface is gone or down, or its queue is full.
+    pub fn send(&self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
+        let address = link_address(ifindex, 0);
+        let len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+        // SAFETY: the frame is a live slice of the given length, the address a live sockaddr_ll of its own.
+        let sent = unsafe {
+            let to = std::ptr::from_ref(&address).cast();
+            libc::sendto(self.0.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0, to, len)
+        };
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
 impl Socket {
     /// Opens a socket on an interface. Needs CAP_NET_RAW and a tokio runtime.
     ///
     /// # Errors
     /// The system call that failed.
     pub fn open(ifindex: u32, scope: Scope) -> io::Result<Self> {
-        let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-        // Protocol 0: nothing is received before filter and interface are set.
-        // SAFETY: no pointers are passed.
-        let fd = checked(unsafe { libc::socket(libc::AF_PACKET, kind, 0) })?;
-        // SAFETY: the descriptor was just made and nobody else knows it.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let fd = packet_socket()?;
         let program = libc::sock_fprog { len: FILTER.len() as u16, filter: FILTER.as_ptr().cast_mut() };
         // The filter is only read: `filter` is `*mut` for historical reasons.
         set(&fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)?;
@@ -100,11 +140,7 @@ impl Socket {
             mr_address: [0; 8],
         };
         set(&fd, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &membership)?;
-        // SAFETY: an all-zero sockaddr_ll is a valid value of that plain struct.
-        let mut address: libc::sockaddr_ll = unsafe { zeroed() };
-        address.sll_family = libc::AF_PACKET as u16;
-        address.sll_protocol = scope.protocol().to_be();
-        address.sll_ifindex = ifindex as i32;
+        let address = link_address(ifindex, scope.protocol());
         let len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
         // SAFETY: the address is a live sockaddr_ll of the given length.
         checked(unsafe { libc::bind(fd.as_raw_fd(), std::ptr::from_ref(&address).cast(), len) })?;

@@ -252,6 +252,14 @@ impl Core {
                     .map(|port| port.entry.ifindex)
                     .collect(),
             };
+            let ports: Vec<u32> = match service.vlan {
+                Some(_) => ifindexes.clone(),
+                None if switch.is_bridge() => {
+                    let up = self.host.view.ports(switch.index).filter(|port| port.up);
+                    up.map(|port| port.index).collect()
+                }
+                None => vec![switch.index],
+            };
             for addr in &service.vips {
                 let key = Key { switch: service.switch.clone(), vlan, addr: *addr };
                 if asks.iter().any(|ask: &Ask| ask.key == key) {
@@ -263,6 +271,7 @@ impl Core {
                     mac: switch.mac,
                     tag: service.vlan.unwrap_or(0),
                     ifindexes: ifindexes.clone(),
+                    ports: ports.clone(),
                 });
             }
         }
@@ -275,7 +284,9 @@ impl Core {
         match phase {
             Phase::Answering if before != Some(phase) => tracing::info!("{}: answering for it", key.addr),
             Phase::Taken { by } => {
-                tracing::warn!("{}: {} answers for it", key.addr, crate::config::checked::format_mac(&by));
+                let by = crate::config::checked::format_mac(&by);
+                let now = if before == Some(Phase::Answering) { "too, so lbx does not any more" } else { "" };
+                tracing::warn!("{}: {by} answers for it {now}", key.addr);
             }
             _ => {}
         }

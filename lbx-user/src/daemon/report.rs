@@ -81,7 +81,11 @@ impl Core {
         for (key, phase) in &self.answers {
             match phase {
                 Phase::Taken { by } => {
-                    notes.push(format!("not answering for {}: {} does", key.addr, format_mac(by)));
+                    notes.push(format!(
+                        "not answering for {}: {} does; lbx takes over when that stops",
+                        key.addr,
+                        format_mac(by)
+                    ));
                 }
                 Phase::Probing => notes.push(format!("not answering for {} yet: probing", key.addr)),
                 Phase::Answering => {}
