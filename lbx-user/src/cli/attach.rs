@@ -62,16 +62,19 @@ pub(super) fn attach(session: &Session, options: &Options) -> Done {
         )));
     }
     if !risky.is_empty() {
-        // Before anything is attached: from the first moment on there is a way back.
-        attach_timer::start(session, &risky, options.undo_after)?;
+        // Before anything is attached: from the first moment on there is a way back. Its time begins after that.
+        let token = attach_timer::start(session, &risky, options.undo_after)?;
+        let result = put(session, config, options);
+        if result.is_err() {
+            // Nothing to wait for; what was attached before it failed goes now.
+            attach_timer::undo(session)?;
+        }
+        result?;
+        attach_timer::begin(session, &token)?;
         done.undone_in = Some(options.undo_after);
+    } else {
+        put(session, config, options)?;
     }
-    let result = put(session, config, options);
-    if result.is_err() && done.undone_in.is_some() {
-        // Nothing to wait for; what was attached before it failed goes now.
-        attach_timer::undo(session)?;
-    }
-    result?;
     done.attached = true;
     finish(session, &done)
 }

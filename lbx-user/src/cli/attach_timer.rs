@@ -17,16 +17,21 @@ use crate::datapath;
 
 /// How long the timer may take to come up.
 const START: Duration = Duration::from_secs(5);
+/// How often the timer looks whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(200);
 
-/// Starts the timer for switches that are about to be attached; returns when it waits.
-pub(super) fn start(session: &Session, switches: &[&SwitchPlan], seconds: u64) -> Done {
+/// Starts the timer for switches that are about to be attached; returns when it waits, with the token by which
+/// [`begin`] knows it.
+pub(super) fn start(session: &Session, switches: &[&SwitchPlan], seconds: u64) -> Result<String, Failure> {
     session.paths.make_run_dir()?;
     let before = pending::read(&session.paths.run_dir);
     let mut waiting = Pending {
         token: format!("{}-{}", std::process::id(), unix_now()),
         switches: switches.iter().map(|switch| switch.switch.clone()).collect(),
         ports: switches.iter().flat_map(|switch| switch.ports.iter().map(|port| port.name.clone())).collect(),
-        undone_at: unix_now() + seconds,
+        seconds,
+        undone_at: 0,
+        attaching: std::process::id(),
         pid: 0,
         start_time: 0,
     };
@@ -50,7 +55,7 @@ pub(super) fn start(session: &Session, switches: &[&SwitchPlan], seconds: u64) -
         let ready = pending::read(&session.paths.run_dir)
             .is_some_and(|now| now.token == waiting.token && now.pid == child.id());
         if ready {
-            return Ok(());
+            return Ok(waiting.token);
         }
         if let Some(status) = child.try_wait()? {
             pending::clear(&session.paths.run_dir)?;
@@ -65,23 +70,46 @@ pub(super) fn start(session: &Session, switches: &[&SwitchPlan], seconds: u64) -
     Err(Failure::Failed(anyhow::anyhow!("not attached: the timer that would undo it does not start")))
 }
 
+/// What was to be attached is: the time begins.
+pub(super) fn begin(session: &Session, token: &str) -> Done {
+    pending::change(&session.paths.run_dir, token, |waiting| {
+        waiting.undone_at = unix_now() + waiting.seconds;
+    })?;
+    Ok(())
+}
+
 /// `lbx attach-timer`: waits, and undoes unless somebody confirmed.
 pub(super) fn wait_and_undo(session: &Session, options: &AttachTimer) -> Done {
     leave_session(session, options)?;
     let run_dir = &session.paths.run_dir;
-    let deadline = Instant::now() + Duration::from_secs(options.seconds);
+    let mut deadline = None;
     loop {
-        match pending::read(run_dir) {
-            Some(waiting) if waiting.token == options.token => {}
-            // Confirmed, or part of a later attach.
-            _ => return Ok(()),
+        // Confirmed, or part of a later attach.
+        let Some(waiting) = pending::read(run_dir).filter(|waiting| waiting.token == options.token) else {
+            return Ok(());
+        };
+        // Whoever attaches says when it is done. A process that was killed (its terminal may have gone by the very
+        // thing it did) says nothing any more: then the time begins now.
+        if waiting.undone_at == 0 && is_alive(waiting.attaching) {
+            std::thread::sleep(LOOK);
+            continue;
         }
+        if waiting.undone_at == 0 {
+            begin(session, &options.token)?;
+        }
+        let deadline = *deadline.get_or_insert_with(|| Instant::now() + Duration::from_secs(options.seconds));
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return undo(session);
         }
-        std::thread::sleep(left.min(Duration::from_millis(200)));
+        std::thread::sleep(left.min(LOOK));
     }
+}
+
+/// Whether a process runs: it exists, and is no zombie.
+fn is_alive(pid: u32) -> bool {
+    let process = procfs::process::Process::new(pid as i32).and_then(|process| process.stat());
+    process.is_ok_and(|stat| !matches!(stat.state, 'Z' | 'X'))
 }
 
 /// Leaves the caller's session and terminal, and writes down who waits.
@@ -89,14 +117,11 @@ fn leave_session(session: &Session, options: &AttachTimer) -> Done {
     // SAFETY: SIG_IGN is no handler of ours; nothing of this process relies on SIGHUP.
     unsafe { signal(Signal::SIGHUP, SigHandler::SigIgn) }?;
     nix::unistd::setsid()?;
-    if let Some(mut waiting) = pending::read(&session.paths.run_dir)
-        && waiting.token == options.token
-    {
+    pending::change(&session.paths.run_dir, &options.token, |waiting| {
         waiting.pid = std::process::id();
         waiting.start_time =
             procfs::process::Process::myself().and_then(|me| me.stat()).map_or(0, |stat| stat.starttime);
-        pending::write(&session.paths.run_dir, &waiting)?;
-    }
+    })?;
     Ok(())
 }
 

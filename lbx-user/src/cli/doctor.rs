@@ -18,6 +18,8 @@ use crate::daemon::host::Host;
 enum Level {
     /// As it should be.
     Ok,
+    /// Not looked at, and why.
+    Skipped,
     /// It works, and somebody should know.
     Warn,
     /// It does not work.
@@ -53,6 +55,10 @@ struct Findings(Vec<Check>);
 impl Findings {
     fn ok(&mut self, check: &'static str, subject: &str, text: impl Into<String>) {
         self.add(Level::Ok, check, subject, text.into(), None);
+    }
+
+    fn skipped(&mut self, check: &'static str, subject: &str, why: &str) {
+        self.add(Level::Skipped, check, subject, format!("skipped: {why}"), None);
     }
 
     fn warn(&mut self, check: &'static str, subject: &str, text: impl Into<String>, hint: &str) {
@@ -105,6 +111,7 @@ fn text(report: &Report) -> String {
     for check in &report.checks {
         let level = match check.level {
             Level::Ok => "ok",
+            Level::Skipped => "-",
             Level::Warn => "warn",
             Level::Fail => "FAIL",
         };
@@ -113,9 +120,10 @@ fn text(report: &Report) -> String {
     }
     let count = |level| report.checks.iter().filter(|check| check.level == level).count();
     format!(
-        "{}\n{} ok, {} to look at, {} failed",
+        "{}\n{} ok, {} skipped, {} to look at, {} failed",
         output::text(&table),
         count(Level::Ok),
+        count(Level::Skipped),
         count(Level::Warn),
         count(Level::Fail)
     )

@@ -39,10 +39,7 @@ impl Core {
                 planned.filter(|one| one.index == port.ifindex).map(|one| one.reason.clone()).next();
             port.error = self.attached.errors.get(&port.name).cloned();
         }
-        status.pending = pending::read(&self.paths.run_dir).map(|pending| model::PendingAttach {
-            switches: pending.switches,
-            undone_in: pending.undone_at.saturating_sub(unix_now()),
-        });
+        status.pending = pending::read(&self.paths.run_dir).map(|pending| pending.shown());
         status.notes = self.notes();
         Ok(status)
     }

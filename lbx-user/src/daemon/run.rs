@@ -89,11 +89,14 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
     for note in datapath.notes() {
         tracing::info!("{note}");
     }
-    // Observing is asked for at each start: without the word, `lbx run` after `lbx attach --observe` steers.
-    if datapath.maps().control()?.flags & lbx_common::control::flags::OBSERVE != 0 && !options.observe {
-        tracing::warn!("lbx was observing; from now on it steers (`lbx run --observe` goes on observing)");
+    if options.observe {
+        datapath.maps().set_observe(true)?;
+    } else if datapath.maps().control()?.flags & lbx_common::control::flags::OBSERVE != 0 {
+        // A restart is no reason to begin to steer: whoever had it observe says when that ends.
+        tracing::warn!(
+            "lbx goes on observing: packets pass until `lbx attach` (without --observe) says otherwise"
+        );
     }
-    datapath.maps().set_observe(options.observe)?;
 
     let (asks, asked) = mpsc::channel(8);
     let (answers, mut answered) = mpsc::channel(64);
