@@ -1,10 +1,12 @@
 //! Scenarios for tests in namespaces: a lab of stand-ins with the product running on its hosts.
 //!
-//! A [`config::File`] is written as lbx reads it; a [`Scenario`] is the lab, one [`Lbx`] per host, and the ways
+//! A [`File`] is written as lbx reads it; a [`Scenario`] is the lab, one [`Lbx`] per host, and the ways
 //! tests look at them. [`sniff`] sees every frame on a link, [`errors`] what ICMP told a socket.
 
-pub mod config;
 pub mod errors;
+pub mod foreign;
+pub mod host;
+pub mod place;
 pub mod sniff;
 
 use std::collections::BTreeMap;
@@ -15,9 +17,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::guest::stats;
 use crate::lab::client::http;
+use crate::lab::config::File;
 use crate::lab::vm::Family;
 use crate::lab::{Lab, LabSpec, Lbx, Netns, addr};
-use config::File;
 
 /// Both address families.
 pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];

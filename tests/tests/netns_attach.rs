@@ -3,111 +3,16 @@
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lbx_common::addresses::{AddressSpec, RuleSpec};
 use lbx_common::control::flags;
-use lbx_common::flow::{self, Bucket, ColdFlow, FlowEntry, IdleClass, TargetWord};
-use lbx_common::key::{FlowKey, ports, scope};
+use lbx_common::flow::TargetWord;
 use lbx_common::port::Port;
 use lbx_common::service::{Rule, Service, address_flags};
 use lbx_common::target::{State, StateWord, Target};
-use lbx_tests::lab::netns::Netns;
-use lbx_tests::lab::record::{Item, Record};
-use lbx_tests::lab::{bpffs, cleanup, tools};
-use lbx_user::datapath::{
-    self, Array, Datapath, Device, Direction, Error, Instance, Maps, Options, Point, TcMode, XdpMode,
-};
-
-/// A namespace with a veth pair `p0`-`p1` and a tap `t0`, and an instance of its own.
-struct Place {
-    ns: Netns,
-    instance: Instance,
-    record: Record,
-}
-
-impl Place {
-    fn new() -> Self {
-        assert!(nix::unistd::geteuid().is_root(), "this test needs root: it loads BPF programs");
-        bpffs::ensure().unwrap();
-        let record = Record::create().unwrap();
-        let instance = Instance::new(Some(&format!("{}-dp", record.id()))).unwrap();
-        record.add(&Item::Dir(instance.dir().parent().unwrap().into())).unwrap();
-        let ns = Netns::create(&record, "dp").unwrap();
-        let links = [
-            "link add p0 type veth peer name p1",
-            "link set p0 up",
-            "link set p1 up",
-            "tuntap add t0 mode tap",
-            "link set t0 up",
-        ];
-        tools::ip(&ns, &links.map(String::from)).unwrap();
-        Self { ns, instance, record }
-    }
-
-    /// Runs `work` inside the namespace.
-    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        self.ns.run(work).unwrap()
-    }
-
-    fn load(&self, options: &Options) -> datapath::Result<Datapath> {
-        let object = datapath::ebpf_object().expect("build with `cargo xtask test`: it embeds the object");
-        self.inside(|| Datapath::load(&self.instance, object, options))
-    }
-
-    fn device(&self, name: &str) -> Device {
-        self.inside(|| Device::by_name(name)).unwrap()
-    }
-
-    fn list(&self) -> Vec<(String, Point, bool)> {
-        let list = self.inside(|| datapath::list(&self.instance)).unwrap();
-        list.into_iter().map(|a| (a.device.name.clone(), a.point, a.is_dead())).collect()
-    }
-
-    fn detach_all(&self) -> Vec<String> {
-        self.inside(|| datapath::detach_all(&self.instance)).unwrap()
-    }
-
-    fn tc(&self, args: &str) -> String {
-        tools::run(self.ns.command("tc").args(args.split(' '))).unwrap()
-    }
-
-    fn ip(&self, line: &str) {
-        tools::ip(&self.ns, &[line.into()]).unwrap();
-    }
-
-    /// Nothing of the instance is left: no pin, no XDP, no tcx, no qdisc.
-    fn assert_clean(&self) {
-        assert!(!self.instance.dir().parent().unwrap().exists());
-        for device in ["p0", "t0"] {
-            let device = self.device(device);
-            assert_eq!(self.inside(|| datapath::xdp_state(device.ifindex)).unwrap(), None);
-        }
-        assert!(!self.tc("qdisc show").contains("clsact"), "{}", self.tc("qdisc show"));
-        let net = tools::run(self.ns.command("bpftool").args(["net", "show"])).unwrap();
-        assert!(!net.contains("lbx_"), "{net}");
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        // The pins first: a pinned link keeps its program alive after its namespace.
-        let _ = self.ns.run(|| datapath::detach_all(&self.instance));
-        if let Err(e) = cleanup::remove(self.record.dir()) {
-            eprintln!("{e:#}");
-        }
-    }
-}
-
-fn small() -> Options {
-    Options { flows: 4096, table_pool: 65_537, ..Options::default() }
-}
-
-fn prog_of(place: &Place, name: &str, point: Point) -> u32 {
-    let list = place.inside(|| datapath::list(&place.instance)).unwrap();
-    list.iter().find(|a| a.device.name == name && a.point == point).unwrap().prog_id
-}
+use lbx_tests::scenario::place::{Place, prog_of, small};
+use lbx_user::datapath::{self, Datapath, Direction, Error, Instance, Maps, Point, TcMode, XdpMode};
 
 #[test]
 fn attach_list_upgrade_detach_and_nothing_is_left() {
@@ -223,97 +128,6 @@ fn a_foreign_xdp_program_is_named_and_replaced_only_on_request() {
     place.inside(|| datapath.attach_xdp(&p0, 0, XdpMode::Native, true)).unwrap();
     let state = place.inside(|| datapath::xdp_state(p0.ifindex)).unwrap().unwrap();
     assert_eq!(state.mode, 1);
-}
-
-#[test]
-fn maps_of_another_shape_or_abi_are_refused_by_name() {
-    let place = Place::new();
-    drop(place.load(&small()).unwrap());
-    let pin = place.instance.map("targets");
-    fs::remove_file(&pin).unwrap();
-    let mut make = Command::new("bpftool");
-    make.args(["map", "create"]).arg(&pin);
-    make.args([
-        "type", "array", "key", "4", "value", "32", "entries", "4096", "name", "targets", "flags", "1024",
-    ]);
-    tools::run(&mut make).unwrap();
-    let refused = place.load(&small()).err().unwrap().to_string();
-    assert!(refused.contains("targets") && refused.contains("its value size is 32"), "{refused}");
-    assert!(refused.contains("lbx detach"), "{refused}");
-    assert!(Maps::open_pinned(&place.instance).is_err());
-    assert_eq!(place.instance.versions(), [1], "the version in force stays");
-    place.detach_all();
-
-    let datapath = place.load(&small()).unwrap();
-    let pin = place.instance.map("control");
-    let bytes = tools::run(Command::new("bpftool").args(["-j", "map", "dump", "pinned"]).arg(&pin)).unwrap();
-    assert!(bytes.contains("key"), "{bytes}");
-    drop(datapath);
-    let mut value: Vec<String> = vec!["0".into(); 192];
-    value[4] = "99".into();
-    let mut update = Command::new("bpftool");
-    update.args(["map", "update", "pinned"]).arg(&pin).args(["key", "0", "0", "0", "0", "value"]).args(value);
-    tools::run(&mut update).unwrap();
-    let refused = place.load(&small()).err().unwrap();
-    assert!(matches!(refused, Error::Abi { found: 99, .. }), "{refused}");
-}
-
-#[test]
-fn the_flow_table_is_resized_with_its_flows() {
-    let place = Place::new();
-    let p0 = place.device("p0");
-    let mut datapath = place.load(&small()).unwrap();
-    let port = Port { ifindex: p0.ifindex, ..Port::default() };
-    place.inside(|| datapath.maps().write_port(0, &port)).unwrap();
-    place.inside(|| datapath.attach_xdp(&p0, 0, XdpMode::Native, false)).unwrap();
-    datapath.maps().set_observe(true).unwrap();
-    let secret = datapath.maps().control().unwrap().secret;
-    let mask = datapath.maps().control().unwrap().bucket_mask;
-    assert_eq!((mask, datapath.maps().flow_capacity()), (1023, 4096));
-    let key = |n: u16| FlowKey {
-        src: IpAddr::from([203, 0, 113, 7]).into(),
-        dst: IpAddr::from([192, 0, 2, 10]).into(),
-        ports: ports(n, 80),
-        scope: scope(6, 0, 0),
-    };
-    let epoch = datapath.maps().clock().unwrap().epoch_now().unwrap();
-    let flows: Array<Bucket> = Array::new("flows", &place.instance.open_map("flows").unwrap(), true).unwrap();
-    let cold = place.instance.open_map("flows_cold").unwrap();
-    let cold: Array<ColdFlow> = Array::new("flows_cold", &cold, true).unwrap();
-    for n in 1..=500u16 {
-        let hash = key(n).hash(&secret);
-        let bucket = flow::bucket_one(hash, mask);
-        let mut line = flows.get(bucket).unwrap();
-        let Some(way) = line.ways.iter().position(|entry| entry.seal == 0) else { continue };
-        let target = TargetWord::new(n % 3, 0, 1);
-        let flags = flow::with_class(flow::flags::CONFIRMED, IdleClass::Established);
-        line.ways[way] = FlowEntry { seal: flow::seal(hash, target), target, epoch, flags };
-        flows.set(bucket, &line).unwrap();
-        cold.set(bucket * 4 + way as u32, &ColdFlow { key: key(n), service: 5, ..ColdFlow::default() })
-            .unwrap();
-    }
-    let before = datapath.maps().flows().unwrap().count();
-    assert!(before > 490, "{before}");
-    assert_eq!(datapath.maps().flows_by_target().unwrap().len(), 3);
-    let old = prog_of(&place, "p0", Point::Xdp);
-    drop(datapath);
-
-    let datapath = place.load(&Options { flows: 60_000, ..small() }).unwrap();
-    let note = &datapath.notes()[0];
-    assert!(note.contains(&format!("65536 slots: {before} carried over, 0 had no room")), "{note}");
-    assert_ne!(prog_of(&place, "p0", Point::Xdp), old);
-    let control = datapath.maps().control().unwrap();
-    assert_eq!((control.bucket_mask, control.secret), (16_383, secret));
-    assert_eq!(control.flags, flags::OBSERVE);
-    assert_eq!(datapath.maps().flows().unwrap().count(), before);
-    let row = datapath.maps().flow(&key(7)).unwrap().unwrap();
-    assert_eq!((row.target.target(), row.tuple.unwrap().service), (1, 5));
-    let of_two = datapath.maps().flows_by_target().unwrap()[&TargetWord::new(2, 0, 1)];
-    assert_eq!(datapath.maps().clear_flows_of(2).unwrap(), of_two);
-    assert_eq!(datapath.maps().flows().unwrap().count() as u64, before as u64 - of_two);
-    let names = fs::read_dir(place.instance.dir()).unwrap();
-    let names: Vec<_> = names.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-    assert!(names.iter().all(|n| !n.ends_with("-new")), "{names:?}");
 }
 
 #[test]

@@ -1,15 +1,12 @@
 //! The command line against a real datapath: text for people, JSON for programs, exit codes, with and without
 //! the daemon.
 
-#[path = "cli/support.rs"]
-mod support;
-
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use lbx_tests::lab::client::{http, socket};
 use lbx_tests::lab::vm::Family;
-use support::{FAMILIES, Host, config, ip, narrow};
+use lbx_tests::scenario::host::{FAMILIES, Host, config, ip, narrow};
 
 /// Verbs that look, with the field that their JSON has to have.
 const LOOKING: [(&[&str], &str); 12] = [

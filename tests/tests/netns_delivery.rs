@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use lbx_tests::guest::announce::mac_text;
 use lbx_tests::lab::addr;
 use lbx_tests::lab::client::load::Load;
+use lbx_tests::lab::config::{File, Service, stand_ins};
+use lbx_tests::lab::offload::Offloads;
 use lbx_tests::lab::vm::Family;
 use lbx_tests::lab::{LabSpec, Netns, VmKind, tools};
-use lbx_tests::scenario::config::{File, Service, stand_ins};
 use lbx_tests::scenario::sniff::Sniffer;
 use lbx_tests::scenario::{FAMILIES, Scenario, eventually, need_root, vip};
 
@@ -21,8 +22,8 @@ fn block(ns: &Netns) {
     let rules = format!(
         "add table bridge guard\n\
          add chain bridge guard forward {{ type filter hook forward priority 0; }}\n\
-         add rule bridge guard forward iifname up0 ip saddr {} counter drop\n\
-         add rule bridge guard forward iifname up0 ip6 saddr {} counter drop\n",
+         add rule bridge guard forward ip saddr {} counter drop\n\
+         add rule bridge guard forward ip6 saddr {} counter drop\n",
         who.v4, who.v6
     );
     nft(ns, &rules);
@@ -187,7 +188,10 @@ fn switches_learn_nothing_wrong_and_replies_do_not_flood() {
     let client_mac = mac_text(addr::mac(0x0c, 0, 0));
     // The host's bridge knows the client from the lab's start. From here on it learns only what lbx lets it see.
     tools::bridge(&lab.host().ns, &[format!("fdb del {client_mac} dev up0 master")]).unwrap();
-    let lbx = lbx_tests::lab::Lbx::start(&lab, 0, &File::new(services("redirect", false)).text()).unwrap();
+    // The bridge would forget the client while lbx steers, twice over, unless it is reminded.
+    tools::ip(&lab.host().ns, &["link set br0 type bridge ageing_time 800".into()]).unwrap();
+    let file = File { learn: Some("2s"), ..File::new(services("redirect", false)) };
+    let lbx = lbx_tests::lab::Lbx::start(&lab, 0, &file.text()).unwrap();
     let scenario = Scenario { lbx: vec![lbx], lab };
     let client_port = || scenario.lab.upstream_port_of(&client_mac).unwrap();
     assert_eq!(client_port().as_deref(), Some("c0"), "before");
@@ -205,7 +209,9 @@ fn switches_learn_nothing_wrong_and_replies_do_not_flood() {
         .map(|at| Load { threads: 2, pause: Duration::from_millis(2), ..Load::endless(at) })
         .map(|load| load.start(scenario.client()))
         .collect();
-    let end = Instant::now() + Duration::from_secs(5);
+    let learned = || scenario.count(0, "learned").unwrap();
+    let before = learned();
+    let end = Instant::now() + Duration::from_secs(20);
     while Instant::now() < end {
         assert_eq!(client_port().as_deref(), Some("c0"), "while steering; {}", scenario.story());
         std::thread::sleep(Duration::from_millis(100));
@@ -216,7 +222,8 @@ fn switches_learn_nothing_wrong_and_replies_do_not_flood() {
         assert!(report.total() > 200, "{report:?}");
     }
     assert_eq!(client_port().as_deref(), Some("c0"), "after");
-    assert!(scenario.count(0, "learned").unwrap() > 0, "{}", scenario.story());
+    // Every two seconds or so: an epoch is about a second.
+    assert!((5..=30).contains(&(learned() - before)), "{} in 20 s; {}", learned() - before, scenario.story());
 
     let own = idle.mac;
     let foreign: BTreeSet<_> = sniffer
@@ -227,4 +234,44 @@ fn switches_learn_nothing_wrong_and_replies_do_not_flood() {
         .map(|frame| (mac_text(frame.from()), mac_text(frame.to()), frame.ether_type()))
         .collect();
     assert!(foreign.is_empty(), "an idle VM saw {foreign:?}; {}", scenario.story());
+}
+
+/// A veth gives frames that XDP redirects into it to nobody unless its other end runs NAPI.
+#[test]
+fn a_port_that_takes_no_redirects_is_reached_by_the_bridge_or_refused() {
+    need_root();
+    let mut spec = LabSpec::one_host(2, VmKind::StandIn);
+    spec.clients[0].offloads = Offloads { gro: Some(true), ..Offloads::sender(false) };
+    let lab = lbx_tests::lab::Lab::start(spec).unwrap();
+    let deaf = lab.vm("vm1").unwrap().ns.clone().unwrap();
+    let gro = |on| Offloads { gro: Some(on), ..Offloads::default() }.apply(&deaf, "eth0").unwrap();
+    gro(false);
+    let file = |deliver| File::new(services(deliver, false)[..1].to_vec()).xdp("native").text();
+    let lbx = lbx_tests::lab::Lbx::start(&lab, 0, &file("auto")).unwrap();
+    let scenario = Scenario { lbx: vec![lbx], lab };
+    let at = (vip(0, Family::V4), 80).into();
+    let served_by = |n: usize| {
+        let report = Load { threads: 4, ..Load::new(at, 60) }.run(scenario.client()).unwrap();
+        assert_eq!(report.failed, 0, "{:?}\n{}", report.errors, scenario.story());
+        assert_eq!(report.connections.len(), n, "{:?}\n{}", report.connections, scenario.story());
+    };
+    scenario.wait_for(at).unwrap();
+    let target = scenario.target(0, "web/vif0").unwrap();
+    assert_eq!(target["deliver"], "bridge", "{target}");
+    assert!(target["deliver_reason"].as_str().unwrap().contains("NAPI"), "{target}");
+    served_by(2);
+
+    scenario.lbx().write_config(&file("redirect")).unwrap();
+    scenario.lbx().cli(&["reload"]).unwrap();
+    let target = scenario.target(0, "web/vif0").unwrap();
+    assert_eq!(target["effective"], "down", "{target}");
+    assert!(target["problem"].as_str().unwrap().contains("does not reach it"), "{target}");
+    assert!(scenario.lbx().cli(&["status"]).unwrap().contains("gro on"), "no hint");
+    served_by(1);
+
+    // With NAPI it takes what it is given, and lbx notices by itself.
+    gro(true);
+    let back = || Ok(scenario.target(0, "web/vif0")?["effective"] == "active");
+    assert!(eventually(Duration::from_secs(20), back).unwrap(), "{}", scenario.story());
+    served_by(2);
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use lbx_tests::guest::echo;
 use lbx_tests::lab::addr::{self, Pair};
 use lbx_tests::lab::client::{http, load::Load, transfer, udp};
+use lbx_tests::lab::config::{File, Service, stand_ins};
 use lbx_tests::lab::offload::Offloads;
 use lbx_tests::lab::vm::Family;
 use lbx_tests::lab::{LabSpec, VmKind, tools};
-use lbx_tests::scenario::config::{File, Service, stand_ins};
 use lbx_tests::scenario::{FAMILIES, Scenario, errors, need_root, vip};
 
 /// Where `nat` services live: nobody holds it.

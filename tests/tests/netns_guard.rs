@@ -1,19 +1,18 @@
 //! Guard-rails on a host: what lbx refuses, what it undoes, what it leaves alone and what it leaves behind.
 
-#[path = "cli/support.rs"]
-mod support;
-
 use std::fs;
 use std::net::Ipv4Addr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use lbx_tests::lab::Lbx;
 use lbx_tests::lab::addr;
 use lbx_tests::lab::client::http;
 use lbx_tests::lab::record::Item;
 use lbx_tests::lab::vm::Family;
+use lbx_tests::scenario::host::{FAMILIES, Host, config, head, ip, narrow, said, service};
 use lbx_user::datapath::{self, Device};
-use support::{FAMILIES, Host, config, head, ip, narrow, said, service};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 const SOON: Duration = Duration::from_mins(1);
 
@@ -155,17 +154,70 @@ fn a_daemon_waits_for_the_yes_too_and_its_attach_is_undone_as_well() {
     nothing_left(&host);
 }
 
+/// What is written about an attach that waits.
+fn pending(host: &Host) -> serde_json::Value {
+    let file = fs::read(host.lbx.run_dir().join("attach-pending.json"));
+    file.map_or(serde_json::Value::Null, |bytes| serde_json::from_slice(&bytes).unwrap())
+}
+
+#[test]
+fn the_time_to_confirm_begins_when_the_attach_is_done_or_its_process_is_gone() {
+    let mut host = Host::idle(1);
+    default_route(&host);
+    host.lbx.run().unwrap();
+    let daemon = Pid::from_raw(host.json(&["status"])["pid"].as_i64().unwrap() as i32);
+    let attach = |seconds: &str| {
+        // The daemon takes its time.
+        kill(daemon, Signal::SIGSTOP).unwrap();
+        let attach = host.lbx.command(&["attach", "--yes", "--undo-after", seconds]).spawn().unwrap();
+        until("the timer does not wait", || pending(&host)["pid"].as_u64().is_some_and(|pid| pid != 0));
+        std::thread::sleep(Duration::from_secs(3));
+        attach
+    };
+    let mut done = attach("20");
+    assert_eq!(pending(&host)["undone_at"], 0, "nothing is attached yet");
+    kill(daemon, Signal::SIGCONT).unwrap();
+    assert!(done.wait().unwrap().success());
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let undone_at = pending(&host)["undone_at"].as_u64().unwrap();
+    assert!(undone_at + 1 >= now + 20, "{undone_at}, and it is {now}");
+    host.lbx.cli(&["attach", "--confirm"]).unwrap();
+    host.lbx.stop().unwrap();
+    host.lbx.cli(&["detach"]).unwrap();
+
+    // Whoever attached is killed before it could say that it is done: the timer does not wait for ever.
+    host.lbx.run().unwrap();
+    let daemon = Pid::from_raw(host.json(&["status"])["pid"].as_i64().unwrap() as i32);
+    kill(daemon, Signal::SIGSTOP).unwrap();
+    let mut killed = host.lbx.command(&["attach", "--yes", "--undo-after", "5"]).spawn().unwrap();
+    until("the timer does not wait", || pending(&host)["pid"].as_u64().is_some_and(|pid| pid != 0));
+    std::thread::sleep(Duration::from_secs(1));
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    kill(daemon, Signal::SIGCONT).unwrap();
+    until("the time does not begin", || pending(&host)["undone_at"].as_u64().is_some_and(|at| at != 0));
+    until("it was not undone", || pending(&host).is_null() && !attached(&host));
+    host.lbx.stop().unwrap();
+}
+
 #[test]
 fn observing_counts_every_verdict_and_changes_no_packet() {
-    let host = Host::running(2);
+    let mut host = Host::running(2);
     host.lbx.cli(&["attach", "--observe"]).unwrap();
     let before = host.count("observed");
     assert_eq!(host.get(0, 80, Family::V4), None, "the packet passes, and nobody owns the VIP");
     assert!(host.count("observed") > before);
     assert!(host.lbx.cli(&["status"]).unwrap().contains("OBSERVING"));
     assert_eq!(host.json(&["why", "flow", "tcp", "10.77.0.1:1", "10.77.0.100:80"])["reason"], "observed");
+    // A restart is no reason to begin to steer.
+    host.lbx.stop().unwrap();
+    host.lbx.run().unwrap();
+    assert!(host.lbx.cli(&["status"]).unwrap().contains("OBSERVING"));
+    assert!(host.lbx.log().contains("goes on observing"), "{}", host.lbx.log());
+    assert_eq!(host.get(0, 80, Family::V4), None);
     host.lbx.cli(&["attach"]).unwrap();
-    assert!(host.get(0, 80, Family::V4).is_some());
+    // Nobody answered for it meanwhile: the client asks again in its own time.
+    until("not steered", || host.get(0, 80, Family::V4).is_some());
 }
 
 #[test]
@@ -289,36 +341,6 @@ fn targets_that_would_get_the_wrong_frames_are_refused() {
     assert!(asked.is_err());
     let text = check(&host, &config(2));
     assert!(text.contains("vif1 is on br1, not on br0"), "{text}");
-}
-
-fn nft(host: &Host, rule: &str) {
-    assert!(host.ns().command("nft").arg(rule).status().unwrap().success(), "{rule}");
-}
-
-#[test]
-fn a_port_with_filters_is_not_walked_past() {
-    let host = Host::idle(1);
-    for rule in [
-        "add table bridge guard",
-        "add chain bridge guard forward { type filter hook forward priority 0; }",
-        "add rule bridge guard forward oifname \"vif0\" tcp dport 25 drop",
-    ] {
-        nft(&host, rule);
-    }
-    let redirect = config(1).replace("answer = \"probe\"", "answer = \"probe\"\ndeliver = \"redirect\"");
-    let text = check(&host, &redirect);
-    assert!(text.contains("would walk past") && text.contains("dport 25"), "{text}");
-
-    let meant = redirect.replace("deliver = \"redirect\"", "deliver = \"redirect\"\nbypass_filters = true");
-    host.lbx.write_config(&meant).unwrap();
-    assert_eq!(host.verb(&["check"]).0, 0);
-    host.lbx.write_config(&config(1)).unwrap();
-    assert_eq!(host.verb(&["check"]).0, 0, "auto takes the bridge");
-
-    // A filter of source addresses drops what a dsr target answers from the VIP.
-    nft(&host, "add rule bridge guard forward iifname \"vif0\" ip saddr != 10.77.0.11 drop");
-    let text = check(&host, &config(1));
-    assert!(text.contains("filters source addresses"), "{text}");
 }
 
 #[test]

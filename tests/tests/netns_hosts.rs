@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use lbx_tests::guest::announce::mac_text;
 use lbx_tests::lab::client::load::Load;
+use lbx_tests::lab::config::{File, Service, Target};
 use lbx_tests::lab::vm::Family;
 use lbx_tests::lab::{LabSpec, VmKind, addr, tools};
-use lbx_tests::scenario::config::{File, Service, Target};
 use lbx_tests::scenario::sniff::{Frame, Sniffer};
 use lbx_tests::scenario::{FAMILIES, Scenario, eventually, need_root, vip};
 

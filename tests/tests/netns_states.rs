@@ -7,9 +7,9 @@ use lbx_tests::guest::echo;
 use lbx_tests::lab::client::load::Load;
 use lbx_tests::lab::client::long::Long;
 use lbx_tests::lab::client::{PerVm, http, udp, worst_deviation};
+use lbx_tests::lab::config::{File, Service, Target, stand_ins};
 use lbx_tests::lab::vm::Family;
 use lbx_tests::lab::{LabSpec, VmKind, addr, bpffs, tools};
-use lbx_tests::scenario::config::{File, Service, Target, stand_ins};
 use lbx_tests::scenario::{FAMILIES, Scenario, need_root, vip};
 
 /// How long the kernel keeps a blackhole that nobody renews.

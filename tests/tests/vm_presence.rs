@@ -5,7 +5,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use lbx_tests::lab::client::load::Load;
-use lbx_tests::lab::config::{self, Service};
+use lbx_tests::lab::config::{File, Service, guests};
 use lbx_tests::lab::offload::Offloads;
 use lbx_tests::lab::{Lab, LabSpec, Lbx, VmKind, addr, tools};
 
@@ -37,8 +37,8 @@ fn a_killed_guest_is_down_and_found_again_on_a_new_tap() {
     let mut spec = LabSpec::one_host(2, VmKind::Guest);
     spec.clients[0].offloads = Offloads::sender(false);
     let mut lab = Lab::start(spec).unwrap();
-    let web = Service { name: "web", vip: addr::vip(0), port: 80, nat_to: None, weights: &[1, 1] };
-    let lbx = Lbx::start(&lab, 0, &config::file(&lab, &[web])).unwrap();
+    let web = Service::dsr("web", addr::vip(0), "tcp", 80, guests(&lab, &[1, 1]));
+    let lbx = Lbx::start(&lab, 0, &File::of_guests(vec![web]).text()).unwrap();
     let client = lab.client().ns.clone();
     let at = SocketAddr::new(addr::vip(0).v4.into(), 80);
     let load = |n| Load { limit: Duration::from_secs(3), ..Load::new(at, n) };

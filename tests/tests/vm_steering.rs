@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use lbx_tests::guest::echo;
 use lbx_tests::lab::client::{http, long::Long, long::Running};
-use lbx_tests::lab::config::{self, Service};
+use lbx_tests::lab::config::{File, Service, guests};
 use lbx_tests::lab::offload::Offloads;
 use lbx_tests::lab::{Lab, LabSpec, Lbx, VmKind, addr};
 
@@ -33,8 +33,8 @@ fn wait_open(lab: &Lab, at: SocketAddr) {
 #[test]
 fn one_flow_end_to_end() {
     let lab = lab(1);
-    let web = Service { name: "web", vip: addr::vip(0), port: 80, nat_to: None, weights: &[100] };
-    let lbx = Lbx::start(&lab, 0, &config::file(&lab, &[web])).unwrap();
+    let web = Service::dsr("web", addr::vip(0), "tcp", 80, guests(&lab, &[100]));
+    let lbx = Lbx::start(&lab, 0, &File::of_guests(vec![web]).text()).unwrap();
     let at = SocketAddr::new(addr::vip(0).v4.into(), 80);
     wait_open(&lab, at);
     let before = lbx.json(&["weights"]).unwrap()["weights"][0]["flows"].as_u64().unwrap();
@@ -59,9 +59,9 @@ fn one_flow_end_to_end() {
 /// Both services on the echo port; the weights are those of the file.
 fn services(lab: &Lab, weights: &[u32]) -> String {
     let port = echo::PORT;
-    let dsr = Service { name: "dsr", vip: addr::vip(0), port, nat_to: None, weights };
-    let nat = Service { name: "nat", vip: addr::vip(1), port, nat_to: Some(port), weights };
-    config::file(lab, &[dsr, nat])
+    let dsr = Service::dsr("dsr", addr::vip(0), "tcp", port, guests(lab, weights));
+    let nat = Service::nat("nat", addr::vip(1), "tcp", port, port, guests(lab, weights));
+    File::of_guests(vec![dsr, nat]).text()
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use lbx_tests::guest::stats;
 use lbx_tests::lab::client::transfer;
-use lbx_tests::lab::config::{self, Service};
+use lbx_tests::lab::config::{File, Service, guests};
 use lbx_tests::lab::offload::Offloads;
 use lbx_tests::lab::{Lab, LabSpec, Lbx, VmKind, addr};
 
@@ -27,9 +27,9 @@ fn checksum_errors(lab: &Lab) -> (u64, u64) {
 fn every_cell_arrives_whole() {
     assert!(nix::unistd::geteuid().is_root(), "this test needs root: it makes network namespaces and taps");
     let lab = Lab::start(LabSpec::one_host(1, VmKind::Guest)).unwrap();
-    let dsr = Service { name: "dsr", vip: addr::vip(0), port: 80, nat_to: None, weights: &[1] };
-    let nat = Service { name: "nat", vip: addr::vip(1), port: 8080, nat_to: Some(80), weights: &[1] };
-    let lbx = Lbx::start(&lab, 0, &config::file(&lab, &[dsr, nat])).unwrap();
+    let dsr = Service::dsr("dsr", addr::vip(0), "tcp", 80, guests(&lab, &[1]));
+    let nat = Service::nat("nat", addr::vip(1), "tcp", 8080, 80, guests(&lab, &[1]));
+    let lbx = Lbx::start(&lab, 0, &File::of_guests(vec![dsr, nat]).text()).unwrap();
     let client = &lab.client().ns;
     let cells = [("dsr", addr::vip(0), 80), ("nat", addr::vip(1), 8080)];
     for (_, vip, port) in cells {

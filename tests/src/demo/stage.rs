@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::lab::addr;
 use crate::lab::client::{PerVm, http};
-use crate::lab::config::{self, Service};
+use crate::lab::config::{File, Service, guests};
 use crate::lab::{Lab, Lbx, Netns};
 
 /// The service that the VMs answer for themselves (`dsr`), on port 80 of the first VIP.
@@ -98,7 +98,7 @@ pub fn growth(before: &PerVm, after: &PerVm) -> PerVm {
 
 /// The config file of the demo.
 pub fn config(lab: &Lab) -> String {
-    let web = Service { name: WEB, vip: addr::vip(0), port: 80, nat_to: None, weights: &WEIGHTS };
-    let api = Service { name: API, vip: addr::vip(1), port: 8080, nat_to: Some(80), weights: &WEIGHTS };
-    config::file(lab, &[web, api])
+    let web = Service::dsr(WEB, addr::vip(0), "tcp", 80, guests(lab, &WEIGHTS));
+    let api = Service::nat(API, addr::vip(1), "tcp", 8080, 80, guests(lab, &WEIGHTS));
+    File::of_guests(vec![web, api]).text()
 }

@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, Once, RwLock, RwLockReadGuard};
@@ -156,7 +157,11 @@ pub fn gc() -> Result<Vec<String>> {
             }
         }
     }
-    // Records that never got their name hold nothing yet.
+    // Records that never got their name hold nothing yet. Whoever makes one right now holds the lock.
+    if !Path::new(record::ROOT).exists() {
+        return Ok(removed);
+    }
+    let _lock = lock()?;
     for entry in fs::read_dir(record::ROOT).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(".new-")
             && record::living_owner(&entry.path()).is_none()
@@ -164,11 +169,8 @@ pub fn gc() -> Result<Vec<String>> {
             fs::remove_dir_all(entry.path()).or_else(gone)?;
         }
     }
-    if Path::new(record::ROOT).exists() {
-        let _lock = lock()?;
-        bpffs::restore();
-        let _ = fs::remove_dir(record::ROOT);
-    }
+    bpffs::restore();
+    let _ = fs::remove_dir(record::ROOT);
     Ok(removed)
 }
 
@@ -180,9 +182,21 @@ pub(super) fn records() -> Vec<PathBuf> {
 
 /// Excludes other labs from what all share (bpffs). Taken on the directory itself: no lock file stays behind.
 pub(super) fn lock() -> Result<Flock<File>> {
-    fs::create_dir_all(record::ROOT)?;
-    let dir = File::open(record::ROOT)?;
-    Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, e)| e.into())
+    loop {
+        fs::create_dir_all(record::ROOT)?;
+        let dir = match File::open(record::ROOT) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+            dir => dir?,
+        };
+        let locked = Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, e)| e)?;
+        // Whoever had it before may have removed the directory: a lock on what has no name excludes nobody.
+        let named = fs::metadata(record::ROOT).is_ok_and(|now| {
+            locked.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (now.dev(), now.ino()))
+        });
+        if named {
+            return Ok(locked);
+        }
+    }
 }
 
 fn end_processes(items: &[Item]) {

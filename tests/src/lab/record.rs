@@ -9,6 +9,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail};
 
@@ -49,12 +50,14 @@ impl Record {
     /// Makes the record of a new lab with a fresh id, and has it removed when this process is told to end.
     pub fn create() -> Result<Self> {
         cleanup::install()?;
-        fs::create_dir_all(ROOT).with_context(|| format!("making {ROOT}: are you root?"))?;
+        // Another lab's end removes this directory when it finds it empty, and whatever in it has no owner yet.
+        let _lock = cleanup::lock().with_context(|| format!("making {ROOT}: are you root?"))?;
         let me = std::process::id() as i32;
         let owner = format!("{me} {}\n", process::start_time(me).context("own start time")?);
         for attempt in 0..100 {
             let id = fresh_id(attempt);
-            // Complete before it gets its name: a record without an owner would be taken for a leftover.
+            // Complete before it gets its name, also if this process is killed: a record without an owner would be
+            // taken for a leftover.
             let (new, dir) = (Path::new(ROOT).join(format!(".new-{me}-{id}")), Path::new(ROOT).join(&id));
             fs::create_dir_all(&new)?;
             fs::write(new.join("owner"), &owner)?;
@@ -143,6 +146,9 @@ pub fn living_owner(dir: &Path) -> Option<i32> {
 
 fn fresh_id(attempt: u64) -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    // Threads of one process may ask at one moment.
+    static ASKED: AtomicU64 = AtomicU64::new(0);
+    let attempt = attempt ^ (ASKED.fetch_add(1, Ordering::Relaxed) << 16);
     let seed = now.as_nanos() as u64 ^ (u64::from(std::process::id()) << 32) ^ attempt;
     let mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     format!("{:06x}", mixed >> 40)

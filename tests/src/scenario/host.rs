@@ -3,9 +3,9 @@
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use lbx_tests::lab::client::http;
-use lbx_tests::lab::vm::Family;
-use lbx_tests::lab::{Lab, LabSpec, Lbx, Netns, VmKind, addr};
+use crate::lab::client::http;
+use crate::lab::vm::Family;
+use crate::lab::{Lab, LabSpec, Lbx, Netns, VmKind, addr};
 use serde_json::Value;
 
 /// Both address families.
