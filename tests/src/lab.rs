@@ -21,6 +21,7 @@ pub mod cpio;
 pub mod guest;
 pub mod image;
 pub mod lbx;
+pub mod left;
 pub mod netns;
 pub mod offload;
 pub mod process;

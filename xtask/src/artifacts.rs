@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::process::Cmd;
 use crate::setup::toolchain;
@@ -18,12 +18,7 @@ pub fn dir(release: bool) -> PathBuf {
 
 /// The static init of the lab's guests.
 pub fn guest() -> PathBuf {
-    guest_target().join(GUEST_TARGET).join("debug/lbx-guest")
-}
-
-/// A target directory of its own: other RUSTFLAGS must not invalidate the main build.
-fn guest_target() -> PathBuf {
-    paths::target().join("guest")
+    paths::target().join(GUEST_TARGET).join("debug/lbx-guest")
 }
 
 /// What labs, tests and benches find in their environment.
@@ -54,7 +49,6 @@ pub fn build_guest() -> Result<()> {
         .args(["--config", "profile.dev.package.lbx-tests.opt-level=1"])
         .unset("CARGO_ENCODED_RUSTFLAGS")
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
-        .env("CARGO_TARGET_DIR", guest_target())
         .run()
 }
 
@@ -74,6 +68,15 @@ pub fn guest_kernel_is_there() -> bool {
 pub fn setup_image() -> Result<()> {
     let lab = || Cmd::new(dir(false).join("lbx-lab")).arg("setup-image").env("LBX_CACHE", paths::cache());
     toolchain::retry(|| lab().run())
+}
+
+/// Fails when labs, tests or the demo have left anything on the machine.
+///
+/// # Errors
+/// Then, and when it cannot be found out.
+pub fn nothing_left(release: bool) -> Result<()> {
+    let looked = lab(release).arg("left").arg(paths::target()).cleanup().run();
+    looked.context("something was left behind")
 }
 
 /// Removes the labs that a killed run left behind.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use crate::bpffs::Bpffs;
+use crate::traces::Traces;
 use crate::{artifacts, build, setup};
 
 /// Arguments of `demo`.
@@ -21,12 +22,15 @@ pub struct Args {
 /// When something is missing, does not build, or a claim of the demo does not hold.
 pub fn run(args: &Args) -> Result<()> {
     prepare()?;
-    let _bpffs = Bpffs::ensure()?;
+    let traces = Traces::before();
+    let bpffs = Bpffs::ensure()?;
     let mut cmd = artifacts::lab(false).arg("demo");
     if let Some(file) = &args.json {
         cmd = cmd.arg("--json").arg(std::path::absolute(file)?);
     }
-    cmd.run()
+    let shown = cmd.run();
+    drop(bpffs);
+    traces.after(false, shown)
 }
 
 /// Everything that the demo and its lab need.

@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use crate::bpffs::Bpffs;
 use crate::process::{Cmd, interrupted};
+use crate::traces::Traces;
 use crate::{artifacts, demo};
 
 /// Arguments of `lab`.
@@ -21,9 +22,12 @@ pub struct Args {
 /// that is not an error here once the lab has been started.
 pub fn run(args: &Args) -> Result<()> {
     demo::prepare()?;
-    let _bpffs = Bpffs::ensure()?;
+    let traces = Traces::before();
+    let bpffs = Bpffs::ensure()?;
     let lab: Cmd = artifacts::lab(false).arg("up").args(&args.args);
-    match lab.run() {
+    let up = lab.run();
+    drop(bpffs);
+    match traces.after(false, up) {
         Err(error) if interrupted(&error) => Ok(()),
         other => other,
     }

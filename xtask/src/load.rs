@@ -1,4 +1,4 @@
-//! `cargo xtask load DEV`: build, then attach.
+//! `cargo xtask load DEV [-- ARGS]`: build, then attach.
 
 use anyhow::Result;
 
@@ -13,6 +13,9 @@ pub struct Args {
     /// Attach even if the device carries the default route or this session
     #[arg(long)]
     yes: bool,
+    /// More arguments for `lbx attach`, after `--`: `load br0 -- --config lbx.toml --observe`
+    #[arg(last = true)]
+    args: Vec<String>,
 }
 
 /// Runs the verb.
@@ -25,5 +28,5 @@ pub fn run(args: &Args) -> Result<()> {
     if args.yes {
         cmd = cmd.arg("--yes");
     }
-    cmd.run()
+    cmd.args(&args.args).run()
 }

@@ -18,6 +18,7 @@ mod run;
 mod setup;
 mod signals;
 mod test;
+mod traces;
 mod user;
 
 use std::process::ExitCode;

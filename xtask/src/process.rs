@@ -130,7 +130,8 @@ impl Cmd {
         self
     }
 
-    /// Shares the terminal: input, and Ctrl-C straight from it.
+    /// Shares the terminal: input, and Ctrl-C straight from it; and the directory, as its arguments are the
+    /// caller's.
     pub fn foreground(mut self) -> Self {
         self.foreground = true;
         self
@@ -305,7 +306,10 @@ impl Cmd {
         for key in &self.unset {
             command.env_remove(key);
         }
-        command.args(&self.args).current_dir(paths::root());
+        command.args(&self.args);
+        if !self.foreground {
+            command.current_dir(paths::root());
+        }
         let invoker = if self.root { None } else { user::drop_to_invoker(&mut command) };
         let first: Vec<PathBuf> =
             self.path_first.iter().cloned().chain(invoker.map(|user| user.home.join(".cargo/bin"))).collect();

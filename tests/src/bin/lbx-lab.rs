@@ -1,4 +1,5 @@
-//! Labs from the command line: `lbx-lab up`, `lbx-lab demo`, `lbx-lab gc`, `lbx-lab setup-image`.
+//! Labs from the command line: `lbx-lab up`, `lbx-lab demo`, `lbx-lab gc`, `lbx-lab left`,
+//! `lbx-lab setup-image`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use lbx_tests::demo;
-use lbx_tests::lab::{Lab, LabSpec, VmKind, cleanup, image};
+use lbx_tests::lab::{Lab, LabSpec, VmKind, cleanup, image, left};
 
 /// Builds labs of network namespaces and QEMU guests, and removes them again.
 #[derive(Parser)]
@@ -35,6 +36,11 @@ enum Verb {
     },
     /// Remove what killed labs left behind.
     Gc,
+    /// Say what labs and tests have left behind; fails if there is anything.
+    Left {
+        /// Where finished programs are: nothing may run from there any more.
+        programs: PathBuf,
+    },
     /// Show what lbx does, with real guests and real traffic.
     Demo {
         /// Write the claims and their figures to a file.
@@ -77,6 +83,13 @@ fn run(verb: Verb) -> Result<bool> {
         Verb::Gc => {
             let removed = cleanup::gc()?;
             println!("{} labs removed {}", removed.len(), removed.join(" "));
+        }
+        Verb::Left { programs } => {
+            let left = left::look(&programs);
+            for line in &left {
+                println!("left behind: {line}");
+            }
+            return Ok(left.is_empty());
         }
         Verb::Demo { json } => {
             let claims = demo::run()?;

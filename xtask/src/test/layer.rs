@@ -48,11 +48,6 @@ impl Layer {
         }
     }
 
-    /// Whether it needs root.
-    pub fn is_privileged(self) -> bool {
-        self != Self::Unit
-    }
-
     /// How long one binary of it may take.
     fn limit(self) -> Duration {
         Duration::from_secs(match self {
