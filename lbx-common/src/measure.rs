@@ -2,8 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-/// Bytes of the packet that are put back before every run: Ethernet, IPv6, TCP without options.
-pub const TEMPLATE: usize = 74;
+/// Words that are put back behind the Ethernet header: IPv6 and TCP without options.
+pub const WORDS: usize = 15;
 
 /// Bits of [`Wrap::flags`].
 pub mod flags {
@@ -29,10 +29,12 @@ pub struct Wrap {
     pub state: u32,
     /// Padding.
     pub reserved: u32,
-    /// The packet's first bytes.
-    pub template: [u8; TEMPLATE],
+    /// The Ethernet header, in memory order; its last two bytes are the low half of the last word.
+    pub ethernet: [u32; 4],
+    /// What follows it.
+    pub words: [u32; WORDS],
     /// Padding.
-    pub reserved_tail: [u8; 6],
+    pub reserved_tail: u32,
 }
 
 impl Wrap {

@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod machine;
 pub mod path;
+pub mod programs;
 pub mod report;
 pub mod samples;
 pub mod table;

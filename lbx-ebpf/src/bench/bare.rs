@@ -6,7 +6,7 @@
 //! limit rates, or guard against two CPUs writing at once. A flow that is not known is inserted.
 
 use crate::cursor::Packet;
-use crate::maps::{LRU, TABLE, TX, Tuple};
+use crate::maps::{LRU, LRU4, TABLE, TX, Tuple, Tuple4};
 use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_PASS};
 use aya_ebpf::programs::XdpContext;
 use lbx_common::flow::{FlowEntry, TargetWord};
@@ -45,6 +45,19 @@ fn send(packet: Packet, target: u32) -> u32 {
 pub fn lru(ctx: &XdpContext) -> u32 {
     let packet = Packet::new(ctx.data(), ctx.data_end());
     let Some(tuple) = tuple(packet) else { return XDP_PASS };
+    if tuple.src[0] | tuple.src[1] | tuple.src[2] == 0 {
+        let short =
+            Tuple4 { src: tuple.src[3], dst: tuple.dst[3], ports: tuple.ports, protocol: tuple.protocol };
+        // SAFETY: a copy of a word.
+        let target = match unsafe { LRU4.get(&short) } {
+            Some(target) => *target,
+            None => {
+                let _ = LRU4.insert(&short, &1, 0);
+                1
+            }
+        };
+        return send(packet, target);
+    }
     // SAFETY: a copy of a word.
     let target = match unsafe { LRU.get(&tuple) } {
         Some(target) => *target,

@@ -22,15 +22,29 @@ pub struct Tuple {
     pub protocol: u32,
 }
 
+/// An IPv4 flow as the kernel's table knows it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Tuple4 {
+    /// Source.
+    pub src: u32,
+    /// Destination.
+    pub dst: u32,
+    /// Both ports.
+    pub ports: u32,
+    /// Protocol.
+    pub protocol: u32,
+}
+
 /// What to do to the packets.
 #[btf_map(name = "bench_wrap")]
 pub static WRAP: Array<Wrap, 1, MMAPABLE> = Array::new();
 
-/// The program under test, at XDP. An array takes programs of one kind only.
+/// The program under test at XDP.
 #[btf_map(name = "bench_jump")]
 pub static JUMP: ProgramArray<1> = ProgramArray::new();
 
-/// The program under test, at tc.
+/// The program under test at tc: a program array is for programs of one type.
 #[btf_map(name = "bench_jump_tc")]
 pub static JUMP_TC: ProgramArray<1> = ProgramArray::new();
 
@@ -41,6 +55,10 @@ pub static TX: DevMap<1> = DevMap::new();
 /// The kernel's table: user space sets the size.
 #[btf_map(name = "bench_lru")]
 pub static LRU: LruHashMap<Tuple, u32, 65_536> = LruHashMap::new();
+
+/// The same for IPv4, whose key is shorter.
+#[btf_map(name = "bench_lru4")]
+pub static LRU4: LruHashMap<Tuple4, u32, 65_536> = LruHashMap::new();
 
 /// The table of one line a lookup: user space sets the size.
 #[btf_map(name = "bench_table")]

@@ -8,16 +8,16 @@ use aya_ebpf::helpers::generated::bpf_tail_call;
 use aya_ebpf::programs::{TcContext, XdpContext};
 use lbx_common::measure::{Wrap, client, flags};
 
-/// The bytes `[FROM, FROM + N)` of the template, in stores of 4: no field the programs load lies across two of
-/// them, which would hold the load up until both are out of the store buffer.
+/// The words `from..to` behind the Ethernet header, each in a store of its own: no field the programs load lies
+/// across two of them, which would hold the load up until both are out of the store buffer.
 #[inline(always)]
-fn put<const FROM: usize, const N: usize>(packet: Packet, wrap: &Wrap) -> Option<()>
-where
-    [u8; N]: bytemuck::Pod,
-{
-    let mut bytes = [0; N];
-    bytes.copy_from_slice(&wrap.template[FROM..FROM + N]);
-    packet.write(FROM, bytes)
+fn put(packet: Packet, wrap: &Wrap, from: usize, to: usize) -> Option<()> {
+    let mut n = from;
+    while n < to {
+        packet.write(14 + 4 * n, wrap.words[n])?;
+        n += 1;
+    }
+    Some(())
 }
 
 /// What a program can have changed, and the flow.
@@ -26,31 +26,30 @@ fn restore(packet: Packet) -> Option<()> {
     let at = WRAP.get_ptr_mut(0)?;
     // SAFETY: a non-null value pointer of an array map; a test run has the map to itself.
     let wrap = unsafe { &mut *at };
-    put::<0, 14>(packet, wrap)?;
+    packet.write(0, wrap.ethernet[0])?;
+    packet.write(4, wrap.ethernet[1] as u16)?;
+    packet.write(6, (wrap.ethernet[1] >> 16) as u16)?;
+    packet.write(8, wrap.ethernet[2])?;
+    packet.write(12, wrap.ethernet[3] as u16)?;
+    let v6 = wrap.flags & flags::V6 != 0;
     if wrap.flags & flags::WHOLE != 0 {
-        put::<14, 40>(packet, wrap)?;
-        if wrap.flags & flags::V6 != 0 {
-            put::<54, 20>(packet, wrap)?;
+        put(packet, wrap, 0, 10)?;
+        if v6 {
+            put(packet, wrap, 10, 15)?;
         }
     }
     if wrap.flags & (flags::RANDOM | flags::SEQUENTIAL) != 0 {
         let (address, port) = client(wrap.next());
-        if wrap.flags & flags::V6 != 0 {
+        // Both ports in one store: the programs load both at once.
+        if v6 {
             packet.write(34, address)?;
-            packet.write(54, ports(port, wrap, 56))?;
+            packet.write(54, port as u32 | wrap.words[10] & 0xffff_0000)?;
         } else {
             packet.write(26, address)?;
-            packet.write(34, ports(port, wrap, 36))?;
+            packet.write(34, port as u32 | wrap.words[5] & 0xffff_0000)?;
         }
     }
     Some(())
-}
-
-/// Both ports in one store: the programs load both at once.
-#[inline(always)]
-fn ports(source: u16, wrap: &Wrap, destination_at: usize) -> u32 {
-    let destination = u16::from_ne_bytes([wrap.template[destination_at], wrap.template[destination_at + 1]]);
-    source as u32 | (destination as u32) << 16
 }
 
 /// At XDP.

@@ -76,8 +76,7 @@ impl Bench {
         stay_on_one_cpu();
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
         let devices = make_devices(world.ports.len());
-        let object = datapath::ebpf_object().expect("`cargo xtask test bpf` embeds the kernel program");
-        let datapath = Datapath::load(&instance, object, &world.options).unwrap();
+        let datapath = Datapath::load(&instance, &object(), &world.options).unwrap();
         let last = Counters::default();
         let mut bench = Self { world, datapath, devices, runners: HashMap::new(), last, instance, record };
         bench.configure();
@@ -88,6 +87,11 @@ impl Bench {
     /// The maps.
     pub fn maps(&self) -> &Maps {
         self.datapath.maps()
+    }
+
+    /// Interface of the port at an index.
+    pub fn ifindex(&self, port: u32) -> u32 {
+        self.devices[port as usize].ifindex
     }
 
     fn configure(&mut self) {
@@ -294,6 +298,15 @@ impl Ran {
             Ok(parsed) => parsed,
             Err(e) => panic!("{e:#}: {}", hex(&self.frame)),
         }
+    }
+}
+
+/// The kernel program: the one that is embedded, or that of the file `LBX_DATAPATH` names, to compare two builds of
+/// it without building anything else.
+fn object() -> Vec<u8> {
+    match std::env::var_os("LBX_DATAPATH") {
+        Some(path) => std::fs::read(path).expect("LBX_DATAPATH"),
+        None => datapath::ebpf_object().expect("`cargo xtask test bpf` embeds the kernel program").to_vec(),
     }
 }
 

@@ -1,9 +1,10 @@
 //! `BPF_PROG_TEST_RUN`, straight to the system call: a million runs need buffers that are used again.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// Commands of `enum bpf_cmd` (include/uapi/linux/bpf.h).
+const MAP_UPDATE_ELEM: u32 = 2;
 const PROG_TEST_RUN: u32 = 10;
 const PROG_GET_FD_BY_ID: u32 = 13;
 
@@ -67,6 +68,62 @@ struct Attr {
     pad: u32,
 }
 
+impl Attr {
+    /// Runs the program.
+    ///
+    /// # Safety
+    /// Each pointer is 0 or to as many bytes as the size beside it says, which live through the call.
+    unsafe fn test_run(&mut self) -> io::Result<()> {
+        // SAFETY: `self` is initialised and of the size passed; the caller vouches for what it points to.
+        let result = unsafe {
+            libc::syscall(libc::SYS_bpf, PROG_TEST_RUN, std::ptr::from_mut(self), size_of::<Self>())
+        };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+/// Runs a program over a frame many times; the verdict of the last. `ifindex`: of the frames, for tc. What the
+/// program does to the frame stays for the next run.
+pub fn repeat(program: BorrowedFd<'_>, frame: &[u8], ifindex: Option<u32>, times: u32) -> io::Result<u32> {
+    let skb = SkBuff::at(ifindex.unwrap_or(0));
+    let mut attr = Attr {
+        prog_fd: program.as_raw_fd() as u32,
+        data_size_in: frame.len() as u32,
+        data_in: frame.as_ptr() as u64,
+        repeat: times,
+        ..Attr::default()
+    };
+    if ifindex.is_some() {
+        attr.ctx_in = (&raw const skb) as u64;
+        attr.ctx_size_in = size_of::<SkBuff>() as u32;
+    }
+    // SAFETY: the pointers are to `frame` and `skb`, which live through the call and are as long as said.
+    unsafe { attr.test_run()? };
+    Ok(attr.retval)
+}
+
+/// The part of `union bpf_attr` of a map update.
+#[repr(C)]
+struct Update {
+    map_fd: u32,
+    pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Writes an element of an array. `value` is as long as the map says.
+pub fn update(map: BorrowedFd<'_>, key: u32, value: &[u8]) -> io::Result<()> {
+    let key_at = (&raw const key) as u64;
+    let map_fd = map.as_raw_fd() as u32;
+    let attr = Update { map_fd, pad: 0, key: key_at, value: value.as_ptr() as u64, flags: 0 };
+    // SAFETY: `attr` is initialised and of the size passed; key and value live through the call, and the caller
+    // names a map of this size of value.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, MAP_UPDATE_ELEM, &raw const attr, size_of::<Update>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// `struct __sk_buff`, of which a test run takes a few fields and refuses the rest.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -80,6 +137,23 @@ struct SkBuff {
     gso_size: u32,
     tstamp_type: u32,
     hwtstamp: [u32; 2],
+}
+
+impl SkBuff {
+    /// Of a frame that comes in by an interface.
+    const fn at(ifindex: u32) -> Self {
+        let (before, between) = ([0; 10], [0; 30]);
+        Self {
+            before,
+            ifindex,
+            between,
+            gso_segs: 0,
+            sk: [0; 2],
+            gso_size: 0,
+            tstamp_type: 0,
+            hwtstamp: [0; 2],
+        }
+    }
 }
 
 const _: () = assert!(size_of::<SkBuff>() == 192 && std::mem::offset_of!(SkBuff, gso_segs) == 164);
@@ -103,19 +177,15 @@ impl Runner {
         Self { ifindex: Some(ifindex), ..Self::xdp(program) }
     }
 
+    /// The program.
+    pub fn program(&self) -> BorrowedFd<'_> {
+        self.program.as_fd()
+    }
+
     /// Runs the program once. `gso`: payload bytes of a segment where the frame is a superframe (tc only).
     pub fn run(&mut self, frame: &[u8], gso: u32) -> io::Result<(Verdict, &[u8])> {
         let gso_segs = if gso == 0 { 0 } else { (frame.len() as u32).div_ceil(gso) };
-        let skb = SkBuff {
-            before: [0; 10],
-            ifindex: self.ifindex.unwrap_or(0),
-            between: [0; 30],
-            gso_segs,
-            sk: [0; 2],
-            gso_size: gso,
-            tstamp_type: 0,
-            hwtstamp: [0; 2],
-        };
+        let skb = SkBuff { gso_segs, gso_size: gso, ..SkBuff::at(self.ifindex.unwrap_or(0)) };
         let mut attr = Attr {
             prog_fd: self.program.as_raw_fd() as u32,
             data_size_in: frame.len() as u32,
@@ -129,12 +199,9 @@ impl Runner {
             attr.ctx_in = (&raw const skb) as u64;
             attr.ctx_size_in = size_of::<SkBuff>() as u32;
         }
-        // SAFETY: `attr` is initialised and of the size passed; its pointers are to `frame`, `skb` and `out`,
-        // which live through the call and are as long as the sizes beside them say.
-        let result = unsafe { libc::syscall(libc::SYS_bpf, PROG_TEST_RUN, &raw mut attr, size_of::<Attr>()) };
-        if result < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        // SAFETY: the pointers are to `frame`, `skb` and `out`, which live through the call and are as long as the
+        // sizes beside them say.
+        unsafe { attr.test_run()? };
         let verdict = match self.ifindex {
             None => Verdict::of_xdp(attr.retval),
             Some(_) => Verdict::of_tc(attr.retval),
