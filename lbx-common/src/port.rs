@@ -33,14 +33,16 @@ pub struct Port {
     pub pvid: u16,
     /// [`flags`].
     pub flags: u16,
-    /// MAC of the switch: frames addressed to it are candidates for steering.
-    pub switch_mac: Mac,
-    /// MAC of the port itself: the source of what lbx sends out of it on its own behalf.
-    pub mac: Mac,
     /// MTU in bytes (IP packet).
     pub mtu: u16,
+    /// MAC of the switch: frames addressed to it are candidates for steering. Aligned to 4, like the next.
+    pub switch_mac: Mac,
     #[doc(hidden)]
-    pub reserved: [u32; 10],
+    pub reserved_mac: [u8; 2],
+    /// MAC of the port itself: the source of what lbx sends out of it on its own behalf.
+    pub mac: Mac,
+    #[doc(hidden)]
+    pub reserved: [u16; 19],
     /// VLANs the port is a member of, bit by bit.
     pub vlans: [u64; 64],
 }

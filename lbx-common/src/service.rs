@@ -8,8 +8,9 @@ use crate::addr::Ip;
 use crate::limits::ADDRESS_SLOTS;
 use bytemuck::{Pod, Zeroable};
 
-/// Matches a packet to an address to a service: protocol, VLAN, switch, port range. 12 bytes.
-#[repr(C)]
+/// Matches a packet to an address to a service: protocol, VLAN, switch, port range. 12 bytes, of which the first
+/// four are compared as one word.
+#[repr(C, align(4))]
 #[derive(Clone, Copy, PartialEq, Eq, Pod, Zeroable, Debug, Default)]
 pub struct Rule {
     /// Protocol number; 0 ends the list.
@@ -35,11 +36,16 @@ pub mod rule_flags {
 }
 
 impl Rule {
-    /// Whether the rule is about this packet. `port` in host order.
+    /// What of the rule has to be equal, in one word: protocol (bits 0-7), flags (8-15), VLAN (16-31).
     #[inline(always)]
-    pub const fn matches(&self, protocol: u8, vlan: u16, switch: u16, port: u16) -> bool {
-        self.protocol == protocol
-            && self.vlan == vlan
+    pub const fn head(protocol: u8, flags: u8, vlan: u16) -> u32 {
+        protocol as u32 | (flags as u32) << 8 | (vlan as u32) << 16
+    }
+
+    /// Whether the rule is about a packet with this [`Rule::head`]. `port` in host order.
+    #[inline(always)]
+    pub const fn matches(&self, head: u32, switch: u16, port: u16) -> bool {
+        Self::head(self.protocol, self.flags, self.vlan) == head
             && self.switch == switch
             && self.port_first <= port
             && port <= self.port_last

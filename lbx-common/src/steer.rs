@@ -3,6 +3,7 @@
 pub mod back;
 pub mod fate;
 pub mod place;
+pub mod plain;
 pub mod rate;
 pub mod slow;
 pub mod vlan;

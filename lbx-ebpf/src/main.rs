@@ -27,7 +27,7 @@ use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use programs::{
     back, clock, enter, slow_answer, slow_headers, slow_icmp, slow_later, slow_reject, slow_too_big, tc,
-    xdp as native,
+    whole, xdp as native,
 };
 
 /// Frames from outside, before the kernel makes them skbs.
@@ -136,6 +136,18 @@ pub fn lbx_xdp_later(ctx: XdpContext) -> u32 {
 #[classifier]
 pub fn lbx_tc_later(ctx: TcContext) -> i32 {
     enter::tc::<slow_later::Later>(&ctx)
+}
+
+/// Whatever is not plain, behind `xdp_tail`.
+#[xdp]
+pub fn lbx_xdp_whole(ctx: XdpContext) -> u32 {
+    enter::xdp::<whole::Whole>(&ctx)
+}
+
+/// Whatever is not plain, behind `tc_tail`.
+#[classifier]
+pub fn lbx_tc_whole(ctx: TcContext) -> i32 {
+    enter::tc::<whole::Whole>(&ctx)
 }
 
 #[cfg(not(target_arch = "bpf"))]

@@ -10,4 +10,5 @@ pub mod slow_later;
 pub mod slow_reject;
 pub mod slow_too_big;
 pub mod tc;
+pub mod whole;
 pub mod xdp;

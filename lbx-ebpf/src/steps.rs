@@ -1,10 +1,13 @@
 //! The steps of steering, in order: parse, service, flow, select, target state, rewrite, emit.
+//!
+//! `hot` takes them all for plain packets and leaves everything else to `whole`, in a program of its own.
 
 pub mod back;
 pub mod clock;
 pub mod emit;
 pub mod env;
 pub mod flow;
+pub mod hot;
 pub mod open;
 pub mod rate;
 pub mod serve;
@@ -18,7 +21,8 @@ use crate::packet::parse::{self, Ether, FAST_BYTES, Network, View, ethertype, pr
 use crate::verdict::Action;
 use env::Env;
 use lbx_common::addr::Ip;
-use lbx_common::control::{Control, flags};
+use lbx_common::control::Control;
+use lbx_common::flow::TargetWord;
 use lbx_common::reason::Reason;
 use lbx_common::service::{AddressEntry, address_flags};
 use lbx_common::steer::slow::Slow;
@@ -30,44 +34,42 @@ pub type Outcome = Result<Action, Reason>;
 /// A frame that is none of ours.
 const UNTOUCHED: (Outcome, bool) = (Ok(Action::Pass), false);
 
-/// Steers a frame; `true` if only observing.
+/// Steers a frame of a port in every respect. `bound`: what its flow, just opened, was bound to.
 #[inline(always)]
-pub fn steer<F: Frame>(frame: F) -> (Outcome, bool) {
-    let Some(control) = Env::control() else { return UNTOUCHED };
-    if control.flags & flags::BYPASS != 0 {
-        return UNTOUCHED;
+pub fn whole<F: Frame>(frame: F, env: &Env, bound: Option<TargetWord>) -> Outcome {
+    let packet = reach(frame);
+    let Some(ether) = parse::ether(frame, packet) else { return Ok(Action::Pass) };
+    let Some(dst) = asked(packet, &ether) else { return Ok(Action::Pass) };
+    match service::address(env.control, &dst) {
+        Some(entry) if ether.kind == ethertype::ARP => Ok(solicited(frame, env, &ether, entry)),
+        Some(entry) if entry.flags & address_flags::VIP != 0 => vip(frame, packet, env, &ether, entry, bound),
+        _ => Ok(other(frame, packet, env, &ether, &dst)),
     }
-    let mut packet = frame.packet();
+}
+
+/// The packet, as far as the fast path looks: an skb may have it outside of its linear part.
+#[inline(always)]
+fn reach<F: Frame>(frame: F) -> Packet {
+    let packet = frame.packet();
     if F::SKB && !packet.holds(FAST_BYTES as usize) {
         // What the driver left outside the linear part; shorter frames are as they are.
         let wanted = frame.length().min(FAST_BYTES);
         if packet.reach() < wanted as usize {
             frame.pull(wanted);
-            packet = frame.packet();
+            return frame.packet();
         }
     }
-    let Some(ether) = parse::ether(frame, packet) else { return UNTOUCHED };
-    let dst = match ether.kind {
-        ethertype::IPV4 => match packet.read::<u32>(ether.l3 + 16) {
-            Some(word) => Ip::v4(word),
-            None => return UNTOUCHED,
-        },
-        ethertype::IPV6 => match packet.read::<[u32; 4]>(ether.l3 + 24) {
-            Some(words) => Ip::v6(words),
-            None => return UNTOUCHED,
-        },
-        ethertype::ARP => match packet.read::<u32>(ether.l3 + 24) {
-            Some(word) => return solicited(frame, control, &ether, &Ip::v4(word)),
-            None => return UNTOUCHED,
-        },
-        _ => return UNTOUCHED,
-    };
-    match service::address(control, &dst) {
-        Some(entry) if entry.flags & address_flags::VIP != 0 => {
-            let Some(env) = port(frame, control) else { return UNTOUCHED };
-            (vip(frame, packet, &env, &ether, entry), env.observe)
-        }
-        _ => other(frame, packet, control, &ether, &dst),
+    packet
+}
+
+/// The address the frame is about: where it goes to, or who is asked for.
+#[inline(always)]
+fn asked(packet: Packet, ether: &Ether) -> Option<Ip> {
+    match ether.kind {
+        ethertype::IPV4 => packet.read(ether.l3 + 16).map(Ip::v4),
+        ethertype::IPV6 => packet.read(ether.l3 + 24).map(Ip::v6),
+        ethertype::ARP => packet.read(ether.l3 + 24).map(Ip::v4),
+        _ => None,
     }
 }
 
@@ -78,32 +80,31 @@ fn port<F: Frame>(frame: F, control: &'static Control) -> Option<Env> {
     (env.port.ifindex != 0).then_some(env)
 }
 
-/// A frame to no VIP: it may ask for one (neighbour solicitation), or be the answer of a nat target.
+/// Whether an address is one that neighbours are solicited by: ff02::1:ffxx:xxxx (RFC 4291, section 2.7.1).
 #[inline(always)]
-fn other<F: Frame>(
-    frame: F,
-    packet: Packet,
-    control: &'static Control,
-    ether: &Ether,
-    dst: &Ip,
-) -> (Outcome, bool) {
-    // ff02::1:ffxx:xxxx (RFC 4291, section 2.7.1).
-    const SOLICITED: [u32; 3] = [0xff02_0000_u32.to_be(), 0, 1_u32.to_be()];
-    if ether.kind == ethertype::IPV6 && dst.0[0] == SOLICITED[0] {
-        if dst.0[1] != SOLICITED[1] || dst.0[2] != SOLICITED[2] {
-            return UNTOUCHED;
-        }
-        let next: Option<u8> = packet.read(ether.l3 + 6);
-        let kind: Option<u8> = packet.read(ether.l3 + 40);
-        if next != Some(protocol::ICMPV6) || kind != Some(icmp::SOLICIT) {
-            return UNTOUCHED;
-        }
-        return match packet.read::<[u32; 4]>(ether.l3 + 48) {
-            Some(words) => solicited(frame, control, ether, &Ip::v6(words)),
-            None => UNTOUCHED,
-        };
+fn is_solicited(dst: &Ip) -> bool {
+    dst.0[0] == 0xff02_0000_u32.to_be() && dst.0[1] == 0 && dst.0[2] == 1_u32.to_be()
+}
+
+/// A frame to no VIP: it may ask for one (neighbour solicitation).
+#[inline(always)]
+fn other<F: Frame>(frame: F, packet: Packet, env: &Env, ether: &Ether, dst: &Ip) -> Action {
+    // One question after the other: together, the compiler asks all at once, of registers that nothing is in.
+    if ether.kind != ethertype::IPV6 || !is_solicited(dst) {
+        return Action::Pass;
     }
-    back::answer(frame, packet, control, ether)
+    let next: Option<u8> = packet.read(ether.l3 + 6);
+    let kind: Option<u8> = packet.read(ether.l3 + 40);
+    if next != Some(protocol::ICMPV6) || kind != Some(icmp::SOLICIT) {
+        return Action::Pass;
+    }
+    match packet.read::<[u32; 4]>(ether.l3 + 48).map(Ip::v6) {
+        Some(about) => match service::address(env.control, &about) {
+            Some(entry) => solicited(frame, env, ether, entry),
+            None => Action::Pass,
+        },
+        None => Action::Pass,
+    }
 }
 
 /// ICMP and ICMPv6 types (IANA).
@@ -131,15 +132,12 @@ pub mod icmp {
 /// Somebody asks who has an address. If it is one that is answered for, the rare path decides; whatever goes
 /// wrong, the question goes on.
 #[inline(always)]
-fn solicited<F: Frame>(frame: F, control: &'static Control, ether: &Ether, asked: &Ip) -> (Outcome, bool) {
-    if let Some(entry) = service::address(control, asked)
-        && entry.flags & address_flags::ANSWER != 0
-        && let Some(env) = port(frame, control)
-    {
+fn solicited<F: Frame>(frame: F, env: &Env, ether: &Ether, entry: &AddressEntry) -> Action {
+    if entry.flags & address_flags::ANSWER != 0 {
         let vlan = vlan::of_frame(env.port, ether.tag);
         let _ = detour(frame, Scratch::new(Slow::Answer, env.port_index, vlan));
     }
-    UNTOUCHED
+    Action::Pass
 }
 
 /// Goes on in a rare path. Returns only if there is no program for it.
@@ -154,7 +152,14 @@ pub fn detour<F: Frame>(frame: F, note: Scratch) -> Outcome {
 
 /// A frame to a VIP.
 #[inline(always)]
-fn vip<F: Frame>(frame: F, packet: Packet, env: &Env, ether: &Ether, entry: &AddressEntry) -> Outcome {
+fn vip<F: Frame>(
+    frame: F,
+    packet: Packet,
+    env: &Env,
+    ether: &Ether,
+    entry: &AddressEntry,
+    bound: Option<TargetWord>,
+) -> Outcome {
     let vlan = vlan::of_frame(env.port, ether.tag);
     if !service::addressed(env.port, &ether.dst) {
         return Err(Reason::NotAddressed);
@@ -179,7 +184,7 @@ fn vip<F: Frame>(frame: F, packet: Packet, env: &Env, ether: &Ether, entry: &Add
         Ok(transport) => transport,
         Err(reason) => return malformed(env, entry, vlan, reason),
     };
-    serve::serve(frame, env, entry, &View::new(ether, &network, &transport), vlan)
+    serve::serve(frame, env, entry, &View::new(ether, &network, &transport), vlan, bound)
 }
 
 /// An ICMP message to a VIP: echo and solicitation may be answered, an error goes after its flow, anything else

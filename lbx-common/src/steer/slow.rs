@@ -1,4 +1,4 @@
-//! The rare paths, and the way back of nat: each a program of its own behind a tail call.
+//! The whole engine, its rare paths, and the way back of nat: each a program of its own behind a tail call.
 
 /// A path of its own. The number is the index in the `xdp_tail` and `tc_tail` program arrays.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -18,15 +18,25 @@ pub enum Slow {
     Back = 5,
     /// A later fragment: after the first.
     Later = 6,
+    /// Whatever is not plain: the whole engine.
+    Whole = 7,
 }
 
 /// Entries of the program arrays.
-pub const SLOW_PROGRAMS: u32 = 8;
+pub const SLOW_PROGRAMS: u32 = 16;
 
 impl Slow {
     /// All, by number.
-    pub const ALL: [Self; 7] =
-        [Self::Answer, Self::Headers, Self::Icmp, Self::Reject, Self::TooBig, Self::Back, Self::Later];
+    pub const ALL: [Self; 8] = [
+        Self::Answer,
+        Self::Headers,
+        Self::Icmp,
+        Self::Reject,
+        Self::TooBig,
+        Self::Back,
+        Self::Later,
+        Self::Whole,
+    ];
 
     /// Name of the program that goes into `xdp_tail` at this index.
     pub const fn xdp_program(self) -> &'static str {
@@ -38,6 +48,7 @@ impl Slow {
             Self::TooBig => "lbx_xdp_too_big",
             Self::Back => "lbx_xdp_back",
             Self::Later => "lbx_xdp_later",
+            Self::Whole => "lbx_xdp_whole",
         }
     }
 
@@ -51,6 +62,7 @@ impl Slow {
             Self::TooBig => "lbx_tc_too_big",
             Self::Back => "lbx_tc_back",
             Self::Later => "lbx_tc_later",
+            Self::Whole => "lbx_tc_whole",
         }
     }
 }

@@ -119,6 +119,8 @@ unsafe fn load_word(at: usize) -> u32 {
         unsafe {
             core::arch::asm!("{v} = *(u32 *)({at} + 0)", v = out(reg) value, at = in(reg) at,
                 options(pure, readonly, nostack));
+            // Else the compiler clears the upper half of the register again, wherever the word is used.
+            core::hint::assert_unchecked(value <= u32::MAX as u64);
         }
         value as u32
     }
@@ -139,6 +141,7 @@ unsafe fn load_half(at: usize) -> u16 {
         unsafe {
             core::arch::asm!("{v} = *(u16 *)({at} + 0)", v = out(reg) value, at = in(reg) at,
                 options(pure, readonly, nostack));
+            core::hint::assert_unchecked(value <= u16::MAX as u64);
         }
         value as u16
     }

@@ -6,6 +6,7 @@ use crate::verdict::Action;
 use bytemuck::{AnyBitPattern, NoUninit};
 use lbx_common::reason::Reason;
 use lbx_common::steer::slow::Slow;
+use lbx_common::steer::vlan::Tag;
 
 /// A frame at a hook. `Copy`: it is the context pointer.
 ///
@@ -28,7 +29,7 @@ pub trait Frame: Copy {
     fn port_is_known(self) -> bool;
 
     /// The tag control information of a tag that the kernel keeps beside the frame.
-    fn tag_beside(self) -> Option<u16>;
+    fn tag_beside(self) -> Tag;
 
     /// Bytes of payload a segment of a superframe will carry; 0 if the frame is what it seems.
     fn segment_size(self) -> u32;

@@ -4,6 +4,7 @@ use super::cursor::Packet;
 use super::frame::Frame;
 use lbx_common::addr::{Ip, Mac};
 use lbx_common::reason::Reason;
+use lbx_common::steer::vlan::Tag;
 
 /// EtherTypes as they lie in the frame (IEEE 802 numbers, RFC 9542).
 pub mod ethertype {
@@ -52,7 +53,7 @@ pub struct Ether {
     /// Offset of what follows: 14 or 18.
     pub l3: usize,
     /// Tag control information, wherever the tag is.
-    pub tag: Option<u16>,
+    pub tag: Tag,
 }
 
 /// Reads the Ethernet header. `None`: too short, or more than one tag.
@@ -69,7 +70,7 @@ pub fn ether<F: Frame>(frame: F, packet: Packet) -> Option<Ether> {
     if beside.is_some() || kind == ethertype::VLAN || kind == ethertype::SERVICE_VLAN {
         return None;
     }
-    Some(Ether { dst, kind, l3: 18, tag: Some(u16::from_be(tci)) })
+    Some(Ether { dst, kind, l3: 18, tag: Tag::new(u16::from_be(tci)) })
 }
 
 /// What the IP header says.
@@ -219,7 +220,7 @@ pub struct View {
     /// Whether the transport header is in this packet (not in later fragments).
     pub has_l4: bool,
     /// Tag control information.
-    pub tag: Option<u16>,
+    pub tag: Tag,
     /// Offset of the IP header.
     pub l3: u32,
     /// Offset of the transport header.

@@ -16,6 +16,7 @@ use bytemuck::{AnyBitPattern, NoUninit};
 use core::mem::MaybeUninit;
 use lbx_common::reason::Reason;
 use lbx_common::steer::slow::Slow;
+use lbx_common::steer::vlan::Tag;
 
 /// `BPF_F_RECOMPUTE_CSUM`: a checksum the device computed over the frame follows the change.
 const RECOMPUTE: u64 = 1;
@@ -89,9 +90,9 @@ impl Frame for TcFrame {
     }
 
     #[inline(always)]
-    fn tag_beside(self) -> Option<u16> {
+    fn tag_beside(self) -> Tag {
         // SAFETY: the context is the kernel's.
-        unsafe { ((*self.0).vlan_present != 0).then(|| (*self.0).vlan_tci as u16) }
+        unsafe { if (*self.0).vlan_present != 0 { Tag::new((*self.0).vlan_tci as u16) } else { Tag::NONE } }
     }
 
     #[inline(always)]

@@ -16,6 +16,7 @@ use core::mem::MaybeUninit;
 use lbx_common::algo::checksum;
 use lbx_common::reason::Reason;
 use lbx_common::steer::slow::Slow;
+use lbx_common::steer::vlan::Tag;
 
 /// Index in `ports` of the port the program is attached to; `u32::MAX` looks it up by the ingress interface.
 #[unsafe(no_mangle)]
@@ -70,8 +71,8 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
-    fn tag_beside(self) -> Option<u16> {
-        None
+    fn tag_beside(self) -> Tag {
+        Tag::NONE
     }
 
     #[inline(always)]

@@ -52,11 +52,12 @@ fn inward<F: Frame>(frame: F, env: &Env, entry: &AddressEntry, located: &Located
         Ok(transport) => transport,
         Err(reason) => return malformed(env, entry, vlan, reason),
     };
-    let outcome = serve::serve_with(frame, env, entry, &located.view(&transport), vlan, |word, service| {
-        if located.fragment.is_some() {
-            fragment::remember(vlan, env.port.switch, word, service, fragment::KEEP);
-        }
-    });
+    let outcome =
+        serve::serve_with(frame, env, entry, &located.view(&transport), vlan, None, |word, service| {
+            if located.fragment.is_some() {
+                fragment::remember(vlan, env.port.switch, word, service, fragment::KEEP);
+            }
+        });
     if located.fragment.is_some() && matches!(outcome, Err(Reason::NotAService | Reason::Suspended)) {
         // The rest of the datagram passes like its beginning.
         fragment::remember(vlan, env.port.switch, TargetWord::NONE, 0, fragment::KEEP);

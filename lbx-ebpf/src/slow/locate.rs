@@ -8,6 +8,7 @@ use crate::packet::parse::{
 };
 use lbx_common::addr::Ip;
 use lbx_common::reason::Reason;
+use lbx_common::steer::vlan::Tag;
 
 /// Extension headers that are followed.
 const MAX_HEADERS: u32 = 6;
@@ -44,7 +45,7 @@ pub struct Located {
     /// Bytes from the IP header to the end of the packet.
     pub ip_len: u32,
     /// Tag control information.
-    pub tag: Option<u16>,
+    pub tag: Tag,
     /// Whether it is a fragment.
     pub fragment: Option<Fragment>,
 }

@@ -14,15 +14,23 @@ use lbx_common::algo::tcp::{Direction, packet as tcp};
 use lbx_common::flow::{ColdFlow, TargetWord};
 use lbx_common::key::{FlowKey, scope};
 use lbx_common::reason::Reason;
-use lbx_common::service::{AddressEntry, flags};
+use lbx_common::service::{AddressEntry, Service, flags};
 use lbx_common::steer::fate::{self, Fate};
 use lbx_common::steer::slow::Slow;
 use lbx_common::target::Target;
 
-/// Finds the service and steers the packet. `vlan`: the frame's, as the rules know it.
+/// Finds the service and steers the packet. `vlan`: the frame's, as the rules know it. `opened`: what the packet's
+/// flow was bound to, if it was opened for this packet already.
 #[inline(always)]
-pub fn serve<F: Frame>(frame: F, env: &Env, entry: &AddressEntry, view: &View, vlan: u16) -> Outcome {
-    serve_with(frame, env, entry, view, vlan, |_, _| {})
+pub fn serve<F: Frame>(
+    frame: F,
+    env: &Env,
+    entry: &AddressEntry,
+    view: &View,
+    vlan: u16,
+    opened: Option<TargetWord>,
+) -> Outcome {
+    serve_with(frame, env, entry, view, vlan, opened, |_, _| {})
 }
 
 /// The same; `bound` learns target and service before the packet goes there.
@@ -33,6 +41,7 @@ pub fn serve_with<F: Frame>(
     entry: &AddressEntry,
     view: &View,
     vlan: u16,
+    opened: Option<TargetWord>,
     bound: impl FnOnce(TargetWord, u32),
 ) -> Outcome {
     let port = u16::from_be(view.dst_port());
@@ -43,23 +52,29 @@ pub fn serve_with<F: Frame>(
         return Err(Reason::Suspended);
     }
     let outcome = if env.port.is_member(vlan) {
-        flow(frame, env, view, vlan, index, bound)
+        flow(frame, env, view, vlan, index, opened, bound)
     } else {
         Err(Reason::VlanIngress)
     };
     if let Err(reason) = outcome {
-        if matches!(reason, Reason::NoTarget) && service.flags & flags::REJECT != 0 && !env.observe {
-            // Counts what becomes of it; comes back only if there is no such program.
-            let mut note = Scratch::new(Slow::Reject, env.port_index, vlan);
-            note.service = index as u16;
-            note.reason = reason as u32;
-            let _ = detour(frame, note);
-        }
-        if matches!(reason.kind(), lbx_common::reason::Kind::Drop) {
-            stats::service(index, |s| s.drops += 1);
-        }
+        ended(frame, env, service, index, vlan, reason);
     }
     outcome
+}
+
+/// A packet of a service comes to an end: it is answered (and this does not come back), or counted.
+#[inline(always)]
+pub fn ended<F: Frame>(frame: F, env: &Env, service: &Service, index: u32, vlan: u16, reason: Reason) {
+    if matches!(reason, Reason::NoTarget) && service.flags & flags::REJECT != 0 && !env.observe {
+        // Counts what becomes of it; comes back only if there is no such program.
+        let mut note = Scratch::new(Slow::Reject, env.port_index, vlan);
+        note.service = index as u16;
+        note.reason = reason as u32;
+        let _ = detour(frame, note);
+    }
+    if matches!(reason.kind(), lbx_common::reason::Kind::Drop) {
+        stats::service(index, |s| s.drops += 1);
+    }
 }
 
 /// The key of the view's flow.
@@ -81,12 +96,16 @@ fn flow<F: Frame>(
     view: &View,
     vlan: u16,
     service: u32,
+    opened: Option<TargetWord>,
     bound: impl FnOnce(TargetWord, u32),
 ) -> Outcome {
     let key = flow_key(env, view, vlan);
     let hash = key.hash(&env.control.secret);
     let now = clock::jiffies();
-    let load = if let Some((word, target, fresh)) = known(env, view, &key, hash, now, service)? {
+    let load = if let Some(word) = opened {
+        let target = target(word.target()).ok_or(Reason::Internal)?;
+        Load { word, target, service, vlan, fresh: true }
+    } else if let Some((word, target, fresh)) = known(env, view, &key, hash, now, service)? {
         Load { word, target, service, vlan, fresh }
     } else {
         let word = open::open(hash, service, env.port_index, view.protocol, view.tcp_flags)?;

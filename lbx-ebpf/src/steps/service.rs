@@ -26,8 +26,8 @@ pub fn address_at(control: &Control, addr: &Ip) -> Option<(u32, &'static Address
     (entry.addr == *addr).then_some((slot, entry))
 }
 
-/// What rules are matched by, in one word: protocol (bits 0-7), BACK (8), VLAN (16-31), switch (32-47), port
-/// in host order (48-63).
+/// What rules are matched by, in one word: the [`Rule::head`] (bits 0-31), switch (32-47), port in host order
+/// (48-63).
 #[repr(transparent)]
 #[derive(Clone, Copy)]
 pub struct Query(u64);
@@ -36,30 +36,23 @@ impl Query {
     /// Packs it. `back`: among the ways back rather than the services.
     #[inline(always)]
     pub const fn new(protocol: u8, back: bool, vlan: u16, switch: u16, port: u16) -> Self {
-        Self(
-            protocol as u64
-                | (back as u64) << 8
-                | (vlan as u64) << 16
-                | (switch as u64) << 32
-                | (port as u64) << 48,
-        )
+        let flags = if back { rule_flags::BACK } else { 0 };
+        Self(Rule::head(protocol, flags, vlan) as u64 | (switch as u64) << 32 | (port as u64) << 48)
     }
 
     /// Whether a rule is about it.
     #[inline(always)]
     pub const fn matches(self, rule: &Rule) -> bool {
-        let Self(q) = self;
-        (rule.flags & rule_flags::BACK != 0) == (q & 0x100 != 0)
-            && rule.matches(q as u8, (q >> 16) as u16, (q >> 32) as u16, (q >> 48) as u16)
+        rule.matches(self.0 as u32, (self.0 >> 32) as u16, (self.0 >> 48) as u16)
     }
 }
 
 /// No rule: [`lbx_more_rules`] returns it.
 const NO_RULE: u32 = u32::MAX;
 
-/// Index of the service (or way back) a packet to (or from) the address belongs to.
+/// Index of the service (or way back) by the rules in the line of the address.
 #[inline(always)]
-pub fn rule(entry: &AddressEntry, query: Query) -> Option<u32> {
+pub fn first_rules(entry: &AddressEntry, query: Query) -> Option<u32> {
     // Written out: a loop would make the verifier walk the rest of the program once per rule.
     if query.matches(&entry.rules[0]) {
         return Some(entry.rules[0].index as u32);
@@ -69,6 +62,15 @@ pub fn rule(entry: &AddressEntry, query: Query) -> Option<u32> {
     }
     if query.matches(&entry.rules[2]) {
         return Some(entry.rules[2].index as u32);
+    }
+    None
+}
+
+/// Index of the service (or way back) a packet to (or from) the address belongs to.
+#[inline(always)]
+pub fn rule(entry: &AddressEntry, query: Query) -> Option<u32> {
+    if let Some(index) = first_rules(entry, query) {
+        return Some(index);
     }
     if entry.more_count == 0 {
         return None;

@@ -101,7 +101,7 @@ impl View<'_> {
         let rules = self.maps.rules(entry)?;
         let fits = |rule: &&Rule| {
             rule.flags & rule_flags::BACK == 0
-                && rule.matches(protocol, rule.vlan, rule.switch, query.vip.port())
+                && rule.matches(Rule::head(protocol, 0, rule.vlan), rule.switch, query.vip.port())
                 && query.vlan.is_none_or(|vlan| vlan == rule.vlan)
                 && query.switch.as_ref().is_none_or(|switch| *switch == self.switch_name(rule.switch))
         };
