@@ -49,20 +49,20 @@ pub fn lru(ctx: &XdpContext) -> u32 {
         let short =
             Tuple4 { src: tuple.src[3], dst: tuple.dst[3], ports: tuple.ports, protocol: tuple.protocol };
         // SAFETY: a copy of a word.
-        let target = match unsafe { LRU4.get(&short) } {
+        let target = match unsafe { LRU4.get(short) } {
             Some(target) => *target,
             None => {
-                let _ = LRU4.insert(&short, &1, 0);
+                let _ = LRU4.insert(short, 1, 0);
                 1
             }
         };
         return send(packet, target);
     }
     // SAFETY: a copy of a word.
-    let target = match unsafe { LRU.get(&tuple) } {
+    let target = match unsafe { LRU.get(tuple) } {
         Some(target) => *target,
         None => {
-            let _ = LRU.insert(&tuple, &1, 0);
+            let _ = LRU.insert(tuple, 1, 0);
             1
         }
     };
