@@ -4,6 +4,7 @@
 //! compares, repeats it, and hands tables and claims to the [`Report`]; it fails only if something does not run,
 //! never because a figure is bad: that is a claim that does not hold.
 
+pub mod apps;
 pub mod clock;
 pub mod machine;
 pub mod path;
@@ -22,13 +23,15 @@ pub use samples::Samples;
 pub enum Name {
     /// Cost of a packet in the kernel program, by kind of packet.
     Path,
+    /// HTTP by real programs, through lbx and others.
+    Apps,
     /// Building and repairing Maglev tables.
     Table,
 }
 
 impl Name {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Path, Self::Table];
+    pub const ALL: [Self; 3] = [Self::Path, Self::Apps, Self::Table];
 }
 
 /// How to measure.
@@ -51,6 +54,7 @@ impl Settings {
 pub fn run(name: Name, settings: &Settings, report: &mut Report) -> Result<()> {
     match name {
         Name::Path => path::run(settings, report),
+        Name::Apps => apps::run(settings, report),
         Name::Table => table::run(settings, report),
     }
 }

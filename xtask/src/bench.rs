@@ -33,6 +33,10 @@ pub struct Args {
 /// When something does not build or does not run, or a goal is missed.
 pub fn run(args: &Args) -> Result<()> {
     setup::everything()?;
+    let wants = |name: &str| args.names.is_empty() || args.names.iter().any(|wanted| wanted == name);
+    if wants("apps") {
+        setup::for_benches()?;
+    }
     build::everything(true, false)?;
     let bins = ["-p", "lbx-tests", "--features", "privileged", "--bin", "lbx-bench", "--bin", "lbx-lab"];
     build::user_space(true, &bins)?;

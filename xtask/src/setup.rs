@@ -43,6 +43,21 @@ pub fn everything() -> Result<()> {
     run(&Args { dry_run: false })
 }
 
+/// What the benches need besides.
+///
+/// # Errors
+/// When something cannot be fetched or installed.
+pub fn for_benches() -> Result<()> {
+    let plan = packages::Plan::for_benches()?;
+    if !plan.is_empty() {
+        println!(
+            "What the benches need besides (removes no package, starts no service): {}",
+            plan.describe()
+        );
+    }
+    plan.install()
+}
+
 struct Plan {
     components: Vec<&'static str>,
     linker: bool,

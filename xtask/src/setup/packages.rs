@@ -29,6 +29,9 @@ const NEEDED: [(&str, &str); 14] = [
     ("kmod", "modprobe"),
 ];
 
+/// What the bench of real programs needs besides: references to measure against, and servers.
+const FOR_BENCHES: [(&str, &str); 2] = [("haproxy", "haproxy"), ("nginx-light", "nginx")];
+
 const LISTS: &str = "/var/lib/apt/lists";
 
 /// Package lists older than this name versions that the mirrors may have dropped.
@@ -47,9 +50,21 @@ impl Plan {
     /// # Errors
     /// When a signal arrived.
     pub fn make() -> Result<Self> {
+        Self::make_of(&NEEDED)
+    }
+
+    /// The same for the benches' own.
+    ///
+    /// # Errors
+    /// When a signal arrived.
+    pub fn for_benches() -> Result<Self> {
+        Self::make_of(&FOR_BENCHES)
+    }
+
+    fn make_of(needed: &[(&'static str, &'static str)]) -> Result<Self> {
         // dpkg is asked only about what a program does not prove already: elsewhere packages have other names.
         let unseen: Vec<_> =
-            NEEDED.into_iter().filter(|(_, program)| paths::which(program).is_none()).collect();
+            needed.iter().copied().filter(|(_, program)| paths::which(program).is_none()).collect();
         let missing = if unseen.is_empty() { Vec::new() } else { missing(&unseen, &installed(&unseen)?) };
         Ok(Self { missing, update: lists_are_stale(newest_list(), SystemTime::now()) })
     }
