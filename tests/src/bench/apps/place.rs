@@ -10,9 +10,9 @@ use anyhow::{Context, Result, ensure};
 use super::Load;
 use super::wrk::{self, Answer};
 use crate::lab::addr::{self, Pair};
+use crate::lab::config::{File, Service, stand_ins};
 use crate::lab::process::Process;
 use crate::lab::{LabSpec, VmKind, tools};
-use crate::scenario::config::{File, Service, stand_ins};
 use crate::scenario::{Scenario, eventually};
 
 /// How requests get to the servers.
