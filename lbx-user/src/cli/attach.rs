@@ -61,7 +61,9 @@ pub(super) fn attach(session: &Session, options: &Options) -> Done {
              `lbx attach --confirm` follows"
         )));
     }
-    if !risky.is_empty() {
+    if risky.is_empty() {
+        put(session, config, options)?;
+    } else {
         // Before anything is attached: from the first moment on there is a way back. Its time begins after that.
         let token = attach_timer::start(session, &risky, options.undo_after)?;
         let result = put(session, config, options);
@@ -72,8 +74,6 @@ pub(super) fn attach(session: &Session, options: &Options) -> Done {
         result?;
         attach_timer::begin(session, &token)?;
         done.undone_in = Some(options.undo_after);
-    } else {
-        put(session, config, options)?;
     }
     done.attached = true;
     finish(session, &done)

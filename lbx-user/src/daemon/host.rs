@@ -76,7 +76,7 @@ impl Host {
             }
             self.filters_read = Some((Instant::now(), ports));
         }
-        self.findings = self.filters.clone();
+        self.findings.clone_from(&self.filters);
         self.findings.extend(self.lost(&view, &found));
         let targets: Vec<ResolvedTarget> = found.iter().map(|one| one.base.clone()).collect();
         self.refusals =

@@ -100,13 +100,12 @@ pub fn vlan_findings(view: &View, port: &str) -> Vec<Finding> {
 /// A port into which XDP cannot redirect. `takes_redirects` as the kernel tells it; `None`: it does not.
 pub fn redirect_finding(link: &Link, takes_redirects: Option<bool>) -> Option<Finding> {
     let rule = match (&link.kind, takes_redirects) {
-        (_, Some(true)) => return None,
         (Kind::Veth { .. }, Some(false)) => {
             "its other end does no NAPI, so frames would be lost (`ethtool -K DEV gro on` there)"
         }
-        // A tap always does; before 6.3 nobody else is asked for.
         (Kind::Veth { .. }, None) => "this kernel does not tell whether its other end does NAPI",
-        (Kind::Tap { .. }, _) | (_, None) => return None,
+        // A tap always does; before 6.3 nobody else is asked for.
+        (Kind::Tap { .. }, _) | (_, Some(true) | None) => return None,
         (_, Some(false)) => "its driver cannot, so frames would be lost",
     };
     Some(Finding {

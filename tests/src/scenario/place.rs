@@ -14,6 +14,12 @@ pub struct Place {
     record: Record,
 }
 
+impl Default for Place {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Place {
     /// With the links up and nothing loaded.
     pub fn new() -> Self {

@@ -193,13 +193,12 @@ fn filters(config: &Config, host: &Host, found: &mut Findings) {
         found.ok("delivery", &service.name, format!("{how}: {why}"));
     }
     for finding in host.findings.iter().filter(|finding| finding.source != Source::Vlan) {
-        if !finding.drops.is_empty() {
-            let hint = "allow the VIPs in it: `dsr` targets answer from them";
-            found.warn("filters", &finding.port, finding.to_string(), hint);
-        } else {
-            let hint = "`deliver = \"auto\"` takes the bridge there, so that it holds";
-            found.warn("filters", &finding.port, finding.to_string(), hint);
-        }
+        let hint = match finding.source {
+            _ if !finding.drops.is_empty() => "allow the VIPs in it: `dsr` targets answer from them",
+            Source::NoRedirect => "`deliver = \"auto\"` takes the bridge there, so that nothing is lost",
+            _ => "`deliver = \"auto\"` takes the bridge there, so that it holds",
+        };
+        found.warn("filters", &finding.port, finding.to_string(), hint);
     }
     if host.findings.is_empty() {
         found.ok("filters", "", "none on the targets' ports");

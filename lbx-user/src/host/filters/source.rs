@@ -69,10 +69,9 @@ impl<'a> Judge<'a> {
             }
             let sure = rest == Holds::Always && by_source.is_none_or(|holds| holds == Holds::Always);
             match &rule.verdict {
-                Verdict::Continues | Verdict::Acts => {}
                 Verdict::Accepts if sure => return End::Final,
                 Verdict::Returns if sure => return End::Returns,
-                Verdict::Accepts | Verdict::Returns => {}
+                Verdict::Accepts | Verdict::Returns | Verdict::Continues | Verdict::Acts => {}
                 Verdict::Drops => {
                     if by_source.is_some() || chosen || (self.passed_over && sure) {
                         self.drops(chain, &rule.text);
@@ -141,8 +140,8 @@ mod tests {
 
     /// Rules of one forward chain, in the notation of iptables; `own` is a chain for jumps.
     fn iptables(policy: &str, rules: &[&str]) -> Table {
-        let rules: String = rules.iter().map(|rule| format!("-A {rule}\n")).collect();
-        let save = format!("*filter\n:FORWARD {policy} [0:0]\n:own - [0:0]\n{rules}COMMIT\n");
+        let rules = rules.join("\n-A ");
+        let save = format!("*filter\n:FORWARD {policy} [0:0]\n:own - [0:0]\n-A {rules}\nCOMMIT\n");
         let (name, chains) = iptables_chains(&save).remove(0);
         Table { name, source: Source::Iptables, chains }
     }

@@ -32,7 +32,7 @@ impl At<'_> {
         let uplink = || chain.devices.iter().any(|device| self.uplinks.contains(device));
         match (chain.hook, way) {
             (None, _) | (Some(Hook::Input), Way::To) => false,
-            (Some(Hook::Prerouting | Hook::Forward | Hook::Postrouting), _) | (Some(Hook::Input), _) => true,
+            (Some(Hook::Prerouting | Hook::Input | Hook::Forward | Hook::Postrouting), _) => true,
             (Some(Hook::Ingress), Way::From) | (Some(Hook::Egress), Way::To) => port(),
             (Some(Hook::Ingress), Way::To) | (Some(Hook::Egress), Way::From) => uplink(),
         }
