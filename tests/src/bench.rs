@@ -6,6 +6,9 @@
 
 pub mod apps;
 pub mod clock;
+pub mod flows;
+pub mod generator;
+pub mod live;
 pub mod machine;
 pub mod path;
 pub mod programs;
@@ -23,6 +26,10 @@ pub use samples::Samples;
 pub enum Name {
     /// Cost of a packet in the kernel program, by kind of packet.
     Path,
+    /// Packets of flows at random, the share that goes unrecorded, and listing them.
+    Flows,
+    /// Frames through a line on one core.
+    Live,
     /// HTTP by real programs, through lbx and others.
     Apps,
     /// Building and repairing Maglev tables.
@@ -31,7 +38,7 @@ pub enum Name {
 
 impl Name {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Path, Self::Apps, Self::Table];
+    pub const ALL: [Self; 5] = [Self::Path, Self::Flows, Self::Live, Self::Apps, Self::Table];
 }
 
 /// How to measure.
@@ -54,6 +61,8 @@ impl Settings {
 pub fn run(name: Name, settings: &Settings, report: &mut Report) -> Result<()> {
     match name {
         Name::Path => path::run(settings, report),
+        Name::Flows => flows::run(settings, report),
+        Name::Live => live::run(settings, report),
         Name::Apps => apps::run(settings, report),
         Name::Table => table::run(settings, report),
     }

@@ -38,7 +38,7 @@ pub enum At {
 
 /// The measuring programs, loaded.
 pub struct Programs {
-    ebpf: Ebpf,
+    pub(super) ebpf: Ebpf,
 }
 
 /// Packets of one measurement.
@@ -69,15 +69,23 @@ impl Programs {
     /// # Errors
     /// When the object was not built (`LBX_BENCH_OBJECT`), or does not load.
     pub fn load(flows: u32) -> Result<Self> {
+        Self::load_tables(flows, flows)
+    }
+
+    /// The same with the references' own table of so many slots, and the kernel's of so many flows.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_tables(slots: u32, lru: u32) -> Result<Self> {
         let path = std::env::var_os("LBX_BENCH_OBJECT").map(PathBuf::from);
         let path = path.context("LBX_BENCH_OBJECT names no object: cargo xtask bench builds it")?;
         let object = std::fs::read(&path).with_context(|| path.display().to_string())?;
-        let buckets = (flows / WAYS).next_power_of_two();
+        let buckets = (slots / WAYS).next_power_of_two();
         let mut ebpf = EbpfLoader::new()
             .override_global("BUCKETS", &buckets, true)
             .map_max_entries("bench_table", buckets)
-            .map_max_entries("bench_lru", flows)
-            .map_max_entries("bench_lru4", flows)
+            .map_max_entries("bench_lru", lru)
+            .map_max_entries("bench_lru4", lru)
             .load(&object)
             .with_context(|| format!("loading {}", path.display()))?;
         for (name, program) in ebpf.programs_mut() {
@@ -115,7 +123,7 @@ impl Programs {
         Ok(program.fd()?)
     }
 
-    fn map(&self, name: &str) -> Result<BorrowedFd<'_>> {
+    pub(super) fn map(&self, name: &str) -> Result<BorrowedFd<'_>> {
         match self.ebpf.map(name) {
             Some(Map::Array(map) | Map::ProgramArray(map)) => Ok(map.fd().as_fd()),
             _ => bail!("the measuring programs have no map {name}"),
@@ -123,7 +131,7 @@ impl Programs {
     }
 
     /// Says which packets the wrapper makes of `frame`. `whole`: the program changes more than the MACs.
-    fn wrap(&self, frame: &[u8], flows: Flows, whole: bool) -> Result<()> {
+    pub(super) fn wrap(&self, frame: &[u8], flows: Flows, whole: bool) -> Result<()> {
         let mut bytes = [0; 16 + 4 * WORDS];
         let len = frame.len().min(14 + 4 * WORDS);
         bytes[..14].copy_from_slice(&frame[..14]);

@@ -84,6 +84,11 @@ impl Bench {
         bench
     }
 
+    /// The instance its maps are pinned under.
+    pub fn instance(&self) -> &Instance {
+        &self.instance
+    }
+
     /// The maps.
     pub fn maps(&self) -> &Maps {
         self.datapath.maps()

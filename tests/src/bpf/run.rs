@@ -102,6 +102,27 @@ pub fn repeat(program: BorrowedFd<'_>, frame: &[u8], ifindex: Option<u32>, times
     Ok(attr.retval)
 }
 
+/// Frames that go through the kernel between two looks at the network stack's own work (at most 256).
+const BATCH: u32 = 64;
+/// `BPF_F_TEST_XDP_LIVE_FRAMES`.
+const LIVE_FRAMES: u32 = 2;
+
+/// Runs an XDP program over frames that are then really sent, dropped or redirected, out of the caller's network
+/// namespace. What is done to a frame stays when its memory is used for the next.
+pub fn live(program: BorrowedFd<'_>, frame: &[u8], times: u32) -> io::Result<()> {
+    let mut attr = Attr {
+        prog_fd: program.as_raw_fd() as u32,
+        data_size_in: frame.len() as u32,
+        data_in: frame.as_ptr() as u64,
+        repeat: times,
+        flags: LIVE_FRAMES,
+        batch_size: BATCH,
+        ..Attr::default()
+    };
+    // SAFETY: the pointer is to `frame`, which lives through the call and is as long as said.
+    unsafe { attr.test_run() }
+}
+
 /// The part of `union bpf_attr` of a map update.
 #[repr(C)]
 struct Update {

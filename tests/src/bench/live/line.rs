@@ -1,0 +1,202 @@
+//! The lines: a veth to put frames into, something that forwards them, and a veth or tap where they end.
+
+mod kernel;
+mod tap;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lbx_common::limits::SLOTS_PER_FLOW;
+use lbx_common::port::Port;
+use lbx_common::target::{Forward, Target};
+
+use self::kernel::Kernel;
+pub use self::tap::Tap;
+use crate::bench::generator::Through;
+use crate::bench::programs::{Flows, Programs};
+use crate::bpf::bench::{Bench, Hook};
+use crate::bpf::world::{Svc, World, ends};
+use crate::lab::tools;
+use crate::packets::{Body, Packet, protocol, tcp};
+
+/// What forwards.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Line {
+    /// A program that only redirects.
+    BareRedirect,
+    /// A program with a table of flows, and nothing else.
+    BareTable,
+    /// lbx, MACs only.
+    Dsr,
+    /// lbx, addresses and ports.
+    Nat,
+    /// The kernel's bridge.
+    Bridge,
+    /// nftables, targets in turn.
+    Numgen,
+    /// nftables, targets by a hash.
+    Jhash,
+}
+
+impl Line {
+    /// Its name in the tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BareRedirect => "bare redirect",
+            Self::BareTable => "bare table",
+            Self::Dsr => "lbx dsr",
+            Self::Nat => "lbx nat",
+            Self::Bridge => "kernel bridge",
+            Self::Numgen => "nftables dnat, numgen",
+            Self::Jhash => "nftables dnat, jhash",
+        }
+    }
+
+    /// Whether so many flows can be sent through it.
+    pub fn takes(self, flows: u32) -> bool {
+        !matches!(self, Self::Numgen | Self::Jhash) || flows <= 1 << 14
+    }
+
+    /// Whether frames come out with more changed than their MACs.
+    pub fn changes_all(self) -> bool {
+        matches!(self, Self::Nat | Self::Numgen | Self::Jhash)
+    }
+
+    /// Whether what forwards looks at checksums.
+    fn checks(self) -> bool {
+        matches!(self, Self::Numgen | Self::Jhash)
+    }
+}
+
+/// All lines, in the calling thread's network namespace and two of their own.
+pub struct Lines {
+    // Before what it is attached to.
+    programs: Programs,
+    kernel: Option<Kernel>,
+    bench: Bench,
+    into: Into,
+}
+
+/// The interfaces that frames are put into.
+struct Into {
+    lbx: u32,
+    bare_redirect: u32,
+    bare_table: u32,
+}
+
+impl Lines {
+    /// Builds them for so many flows, that of lbx with one way of forwarding; those of the kernel only if asked for.
+    pub fn build(flows: u32, forward: Forward, kernel: bool) -> Result<Self> {
+        let mut service = Svc::new(protocol::TCP, 80, forward, 3);
+        service.table = 65_537;
+        let mut world = World::new(vec![service]);
+        world.options.flows = flows.saturating_mul(SLOTS_PER_FLOW).max(1 << 16);
+        let mut bench = Bench::new(world);
+        std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").context("disable_ipv6")?;
+        bench.runner(Hook::Xdp(0));
+        let mut programs = Programs::load_tables(flows.saturating_mul(SLOTS_PER_FLOW).max(1 << 16), 1 << 10)?;
+        ip(&[
+            "link add in0 type veth peer name r0",
+            "link add in1 type veth peer name r1",
+            "link add out0 type veth peer name end0",
+        ])?;
+        for end in ["c1", "c2", "c3", "end0"] {
+            programs.attach("live_arrive", index(end)?)?;
+        }
+        programs.attach("bare_redirect", index("r0")?)?;
+        programs.attach("bare_table", index("r1")?)?;
+        for dev in ["b0", "c0", "b1", "c1", "b2", "c2", "b3", "c3", "in0", "r0", "in1", "r1", "out0", "end0"]
+        {
+            ip(&[&format!("link set {dev} up")])?;
+        }
+        programs.redirect_to(index("out0")?)?;
+        let kernel = kernel.then(Kernel::build).transpose()?;
+        for end in kernel.iter().map(Kernel::ends).collect::<Result<Vec<_>>>()?.concat() {
+            programs.attach("live_arrive", end)?;
+        }
+        let into = Into { lbx: index("c0")?, bare_redirect: index("in0")?, bare_table: index("in1")? };
+        Ok(Self { programs, kernel, bench, into })
+    }
+
+    /// Sends frames of `flows` flows, at random, for this long.
+    pub fn send(&mut self, line: Line, flows: u32, time: Duration) -> Result<Through> {
+        self.run(line, Flows::Random(flows), time)
+    }
+
+    /// Has every flow known, and sees to it that frames arrive.
+    pub fn prime(&mut self, line: Line, flows: u32) -> Result<()> {
+        // Two packets a flow, and then some: the second confirms it.
+        let chunk = u64::from(flows) * 5 / 2;
+        let mut sent = 0;
+        while sent < chunk {
+            let through = self.run(line, Flows::Sequential(flows), Duration::from_millis(50))?;
+            sent += through.sent;
+            ensure!(
+                through.arrived > 0,
+                "nothing arrives through {}: {:?}",
+                line.name(),
+                self.bench.counted()
+            );
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, line: Line, flows: Flows, time: Duration) -> Result<Through> {
+        let by = match line {
+            Line::BareRedirect => self.into.bare_redirect,
+            Line::BareTable => self.into.bare_table,
+            Line::Dsr | Line::Nat => self.into.lbx,
+            Line::Bridge => self.kernel()?.bridge()?,
+            Line::Numgen => self.kernel()?.numgen()?,
+            Line::Jhash => self.kernel()?.jhash()?,
+        };
+        let frame = frame(line);
+        let load = line.load(&frame, flows);
+        self.programs.send(by, &load, line.checks(), time)
+    }
+
+    fn kernel(&self) -> Result<&Kernel> {
+        self.kernel.as_ref().context("built without the kernel's lines")
+    }
+
+    /// Lets the lines of lbx and of the bare table end in a tap.
+    pub fn into_tap(&mut self, tap: &Tap) -> Result<()> {
+        let ifindex = index(tap.name())?;
+        self.programs.redirect_to(ifindex)?;
+        for port in 1..=3 {
+            let entry = Port { ifindex, ..self.bench.maps().port(port)? };
+            self.bench.maps().write_port(port, &entry)?;
+        }
+        for target in 0..3 {
+            self.bench.change_target(target, |entry: &mut Target| entry.ifindex = ifindex);
+        }
+        Ok(())
+    }
+}
+
+/// A TCP segment without data from the client to the service.
+fn frame(line: Line) -> Vec<u8> {
+    let (src, dst) = ends(true);
+    let body = Body::Tcp {
+        ports: (1024, 80),
+        seq: 1,
+        ack: 1,
+        flags: tcp::ACK,
+        options: Vec::new(),
+        data: Vec::new(),
+    };
+    let dst_mac = if line == Line::Bridge { kernel::FAR_MAC } else { crate::bpf::world::SWITCH_MAC };
+    Packet::new((crate::bpf::world::CLIENT_MAC, dst_mac), src, dst, body).build()
+}
+
+/// Index of an interface of the calling thread's network namespace.
+fn index(name: &str) -> Result<u32> {
+    nix::net::if_::if_nametoindex(name).with_context(|| format!("interface {name}"))
+}
+
+/// Runs `ip` in the calling thread's network namespace.
+fn ip(lines: &[&str]) -> Result<()> {
+    lines
+        .iter()
+        .try_for_each(|line| tools::run(std::process::Command::new("ip").args(line.split(' '))).map(|_| ()))
+}
