@@ -75,7 +75,8 @@ pub fn setup_image() -> Result<()> {
 /// # Errors
 /// Then, and when it cannot be found out.
 pub fn nothing_left(release: bool) -> Result<()> {
-    let looked = lab(release).arg("left").arg(paths::target()).cleanup().run();
+    let looked =
+        Cmd::new(dir(release).join("lbx-lab")).arg("left").arg(paths::target()).root().cleanup().run();
     looked.context("something was left behind")
 }
 
@@ -84,5 +85,5 @@ pub fn nothing_left(release: bool) -> Result<()> {
 /// # Errors
 /// When the cleaning fails.
 pub fn clean_leftovers(release: bool) -> Result<()> {
-    lab(release).arg("gc").run()
+    Cmd::new(dir(release).join("lbx-lab")).arg("gc").root().run()
 }

@@ -51,7 +51,8 @@ impl Bpffs {
         }
         fs::write(marker(), boot_id()).context("cannot note that bpffs is about to be mounted")?;
         let guard = Self { ours: true };
-        Cmd::new("mount").args(["-t", "bpf", "bpf", POINT]).root().run().with_context(|| {
+        // -n: without it mount(8) leaves a directory of its own under /run.
+        Cmd::new("mount").args(["-n", "-t", "bpf", "bpf", POINT]).root().run().with_context(|| {
             format!(
                 "cannot mount the BPF file system on {POINT}; in a container, allow it or mount it outside"
             )
@@ -79,7 +80,7 @@ fn unmount() {
         fs::read_dir(POINT)
             .is_ok_and(|mut pins| pins.any(|pin| pin.is_ok_and(|pin| is_pin(&pin.file_name()))))
     };
-    if mounted() && (in_use() || Cmd::new("umount").arg(POINT).root().cleanup().run().is_err()) {
+    if mounted() && (in_use() || Cmd::new("umount").args(["-n", POINT]).root().cleanup().run().is_err()) {
         eprintln!("xtask: {POINT} is in use and stays mounted; the next run tries again");
         return;
     }
