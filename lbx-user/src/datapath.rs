@@ -33,7 +33,7 @@ pub use clock::{Clock, IdleTimes, MAX_IDLE_EPOCHS, Rate};
 pub use counters::Counters;
 pub use error::{Error, Result};
 pub use events::Events;
-pub use flows::{FlowFilter, FlowRow, Flows};
+pub use flows::{FlowCount, FlowFilter, FlowRow, Flows};
 pub use links::{Attachment, Device, Point, TcMode, XdpMode, detach_point, list, sweep, tcx_programs};
 pub use load::{Datapath, Options, detach_all};
 pub use maps::{Access, Maps, members_of, table_of};

@@ -20,7 +20,7 @@ use lbx_common::port::{self, Port};
 use lbx_common::service::Service;
 use lbx_common::target::{self, State, Target};
 
-use crate::datapath::{self, Instance, Maps};
+use crate::datapath::{self, FlowCount, Instance, Maps};
 
 /// Why a question cannot be answered.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +93,7 @@ pub struct View<'a> {
     /// Places in `targets` by index: every row of the flow table asks.
     places: HashMap<u32, usize>,
     ports: Vec<Plugged>,
-    live: OnceCell<HashMap<(u32, u8), u64>>,
+    live: OnceCell<HashMap<(u32, u8), FlowCount>>,
 }
 
 impl<'a> View<'a> {
@@ -169,19 +169,19 @@ impl<'a> View<'a> {
     }
 
     /// Live flows by target index and generation; read once.
-    fn live(&self) -> Result<&HashMap<(u32, u8), u64>> {
+    fn live(&self) -> Result<&HashMap<(u32, u8), FlowCount>> {
         if let Some(live) = self.live.get() {
             return Ok(live);
         }
-        let mut live = HashMap::new();
+        let mut live: HashMap<(u32, u8), FlowCount> = HashMap::new();
         for (word, count) in self.maps.flows_by_target()? {
-            *live.entry((word.target(), word.generation())).or_insert(0) += count;
+            *live.entry((word.target(), word.generation())).or_default() += count;
         }
         Ok(self.live.get_or_init(|| live))
     }
 
-    fn live_flows(&self, target: &Placed) -> Result<u64> {
-        Ok(self.live()?.get(&(target.index.into(), target.entry.generation)).copied().unwrap_or(0))
+    fn live_flows(&self, target: &Placed) -> Result<FlowCount> {
+        Ok(self.live()?.get(&(target.index.into(), target.entry.generation)).copied().unwrap_or_default())
     }
 
     /// What is attached, by interface name.

@@ -17,7 +17,7 @@ const POLL: Duration = Duration::from_millis(500);
 #[derive(Serialize)]
 struct Drained {
     target: String,
-    live_flows: u64,
+    open_flows: u64,
     /// Seconds it took.
     waited: f64,
 }
@@ -36,18 +36,18 @@ pub(super) fn drain(session: &Session, options: &Drain) -> Done {
     let timeout = options.timeout.map(Duration::from_secs);
     let progress = std::io::stderr().is_terminal();
     loop {
-        let left = live_flows(session, &name)?;
+        let left = open_flows(session, &name)?;
         if left == 0 {
             break;
         }
         if timeout.is_some_and(|timeout| started.elapsed() >= timeout) {
             let waited = output::span(started.elapsed().as_secs());
             return Err(Failure::TimedOut(format!(
-                "{name} still has {left} flows after {waited}; it keeps draining (`lbx undrain {name}` ends it)"
+                "{name} still has {left} open flows after {waited}; it keeps draining (`lbx undrain {name}` ends it)"
             )));
         }
         if progress {
-            eprint!("\r{left} flows remain \x1b[K");
+            eprint!("\r{left} open flows remain \x1b[K");
         }
         // Not beyond the timeout.
         let rest = timeout.map_or(POLL, |timeout| timeout.saturating_sub(started.elapsed()));
@@ -56,16 +56,16 @@ pub(super) fn drain(session: &Session, options: &Drain) -> Done {
     if progress {
         eprint!("\r\x1b[K");
     }
-    let drained = Drained { target: name, live_flows: 0, waited: started.elapsed().as_secs_f64() };
+    let drained = Drained { target: name, open_flows: 0, waited: started.elapsed().as_secs_f64() };
     output::show(session, &drained, |drained| {
-        format!("{} has no flows any more, after {:.1} s", drained.target, drained.waited)
+        format!("{} has no open flows any more, after {:.1} s", drained.target, drained.waited)
     })
 }
 
-fn live_flows(session: &Session, name: &str) -> Result<u64, Failure> {
+fn open_flows(session: &Session, name: &str) -> Result<u64, Failure> {
     let targets: Targets = session.get("/v1/targets", &()).map_err(needs_daemon)?;
     let target = targets.targets.into_iter().find(|target| target.name == name);
-    Ok(target.map_or(0, |target| target.live_flows))
+    Ok(target.map_or(0, |target| target.open_flows))
 }
 
 pub(super) fn undrain(session: &Session, options: &TargetName) -> Done {

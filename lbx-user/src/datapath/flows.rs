@@ -53,6 +53,22 @@ impl FlowRow {
     }
 }
 
+/// Flows of a target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FlowCount {
+    /// All that are recorded.
+    pub recorded: u64,
+    /// Of these, those that are not closed: a closed connection is kept for a while for its last packets.
+    pub open: u64,
+}
+
+impl std::ops::AddAssign for FlowCount {
+    fn add_assign(&mut self, other: Self) {
+        self.recorded += other.recorded;
+        self.open += other.open;
+    }
+}
+
 /// Which flows are wanted; everything absent is not asked for.
 #[derive(Clone, Debug, Default)]
 pub struct FlowFilter {
@@ -194,11 +210,12 @@ impl Maps {
 
     /// How many live flows each target word (index and generation; the queue is left out) is named by, in one
     /// pass over the table: an index is not given to another target while a flow names it.
-    pub fn flows_by_target(&self) -> Result<HashMap<TargetWord, u64>> {
-        let mut counts = HashMap::new();
+    pub fn flows_by_target(&self) -> Result<HashMap<TargetWord, FlowCount>> {
+        let mut counts: HashMap<TargetWord, FlowCount> = HashMap::new();
         for row in self.flows()? {
             let word = TargetWord::new(row.target.target() as u16, 0, row.target.generation());
-            *counts.entry(word).or_insert(0) += 1;
+            let open = u64::from(row.class() != IdleClass::Closed);
+            *counts.entry(word).or_default() += FlowCount { recorded: 1, open };
         }
         Ok(counts)
     }

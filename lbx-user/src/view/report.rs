@@ -16,7 +16,7 @@ use crate::api::model::{
     Status, Target, TargetStats, Targets,
 };
 use crate::config::checked::format_mac;
-use crate::datapath;
+use crate::datapath::{self, FlowCount};
 
 /// The rules of a service by VIP, and whether the VIP is answered for.
 type Vips = HashMap<u16, Vec<(IpAddr, Rule, bool)>>;
@@ -70,7 +70,7 @@ impl View<'_> {
         let slots = self.maps.flow_capacity();
         let counters = self.counters()?.services;
         Ok(FlowTable {
-            live: self.live()?.values().sum(),
+            live: self.live()?.values().map(|count| count.recorded).sum(),
             capacity: slots / u64::from(SLOTS_PER_FLOW),
             slots,
             memory: slots * (size_of::<FlowEntry>() + size_of::<ColdFlow>()) as u64,
@@ -99,9 +99,9 @@ impl View<'_> {
         let answered = addresses.iter().copied().filter(|vip| own.iter().any(|(of, _, on)| of == vip && *on));
         let answered = answered.collect();
         let rule = own.first().map(|(_, rule, _)| *rule).unwrap_or_default();
-        let mut live_flows = 0;
+        let mut flows = FlowCount::default();
         for target in self.targets_of(served.index) {
-            live_flows += self.live_flows(target)?;
+            flows += self.live_flows(target)?;
         }
         let active = self.targets_of(served.index).filter(|target| self.state(target).0.takes_new());
         let no_target = if entry.flags & service_flags::REJECT != 0 { "reject" } else { "drop" };
@@ -123,7 +123,7 @@ impl View<'_> {
             suspended: None,
             targets: self.targets_of(served.index).count() as u32,
             targets_active: active.count() as u32,
-            live_flows,
+            live_flows: flows.recorded,
             counters: self.service_counters(served, counters),
         })
     }
@@ -161,6 +161,7 @@ impl View<'_> {
             None => None,
         };
         let (weight, weight_configured) = self.weight(placed)?;
+        let flows = self.live_flows(placed)?;
         let v4 = (entry.addr4 != 0).then(|| IpAddr::V4(Ipv4Addr::from(entry.addr4.to_ne_bytes())));
         let v6 = (!entry.addr6.is_unspecified()).then(|| IpAddr::from(entry.addr6));
         Ok(Target {
@@ -181,7 +182,8 @@ impl View<'_> {
             deadline_ms,
             weight,
             weight_configured,
-            live_flows: self.live_flows(placed)?,
+            live_flows: flows.recorded,
+            open_flows: flows.open,
             counters: target_counters(placed, counters),
             ..Target::default()
         })

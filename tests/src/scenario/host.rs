@@ -38,7 +38,7 @@ pub fn config(stand_ins: usize) -> String {
 
 /// What comes before the services.
 pub fn head() -> &'static str {
-    "[limits]\nflows = 65536\n[timeouts]\ntcp_closed = \"1s\"\n[[switch]]\nname = \"br0\"\nuplinks = [\"up0\"]\n"
+    "[limits]\nflows = 65536\n[[switch]]\nname = \"br0\"\nuplinks = [\"up0\"]\n"
 }
 
 /// A service without its targets.

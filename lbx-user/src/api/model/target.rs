@@ -60,6 +60,8 @@ pub struct Target {
     pub weight_configured: u64,
     /// Recorded flows.
     pub live_flows: u64,
+    /// Of these, those that are not closed: what a drain waits for.
+    pub open_flows: u64,
     /// What was counted since it got its index.
     pub counters: Counters,
     /// Why it is not there, or refused (only from the daemon).
