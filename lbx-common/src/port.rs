@@ -19,6 +19,9 @@ pub mod flags {
     pub const SWITCH: u16 = 32;
     /// The switch learns MACs: a client's first frame goes by the bridge, so that replies do not flood.
     pub const LEARNING: u16 = 64;
+    /// Answers of nat targets that the bridge delivers to are translated where they leave the bridge, not where
+    /// they enter it: its filters and conntrack see both ways of a connection with the same addresses.
+    pub const BACK_AT_EGRESS: u16 = 128;
 }
 
 /// One port.

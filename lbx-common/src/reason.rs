@@ -64,7 +64,8 @@ reasons! {
     VlanNotMember = 9, "vlan_not_member", Drop;
     /// The frame came in on a VLAN its port is not a member of.
     VlanIngress = 10, "vlan_ingress", Drop;
-    /// The hop limit is used up.
+    /// The hop limit is used up. Kept for `encap` and `moved`: what there is so far routes nothing, so that hop
+    /// limits stay as they are, and this is never counted.
     HopLimit = 11, "hop_limit", Drop;
     /// The flow cannot be translated: no room to record it.
     NatTableFull = 12, "nat_table_full", Drop;
@@ -72,19 +73,20 @@ reasons! {
     NatRate = 13, "nat_rate", Drop;
     /// The target has no address of the packet's family.
     NatNoAddress = 14, "nat_no_address", Drop;
-    /// Client and port are in use on this target through another VIP.
+    /// Client and port are in use on this target through another VIP (or port of it): to the target both
+    /// connections would be one.
     NatConflict = 15, "nat_conflict", Drop;
     /// An ICMP error about a flow that is not known.
     IcmpUnknownFlow = 16, "icmp_unknown_flow", Drop;
     /// The helper that redirects refused.
     RedirectFailed = 17, "redirect_failed", Drop;
-    /// The only target is the VM that sent the packet.
+    /// The only target that takes new flows is the VM that sent the packet.
     SelfTarget = 18, "self_target", Drop;
     /// An answer was due, but the rate is used up.
     AnswerRate = 19, "answer_rate", Drop;
     /// A flow names a target that no longer exists and could not be selected anew.
     StaleTarget = 20, "stale_target", Drop;
-    /// The frame would leave by the port it came in by.
+    /// The target of a recorded flow is behind the port the frame came in by.
     WouldLoop = 21, "would_loop", Drop;
     /// A map lookup that cannot fail did: a bug, or a foreign hand on the maps.
     Internal = 22, "internal", Drop;

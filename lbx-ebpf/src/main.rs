@@ -42,10 +42,11 @@ pub fn lbx_tc(ctx: TcContext) -> i32 {
     tc::run(&ctx)
 }
 
-/// Frames the host itself sends, at egress of the switch device.
+/// Frames the host itself sends, at egress of the switch device, and answers of nat targets, at egress of the
+/// other ports.
 #[classifier]
 pub fn lbx_tc_egress(ctx: TcContext) -> i32 {
-    tc::run(&ctx)
+    tc::leave(&ctx)
 }
 
 /// Writes the kernel's time into the packet, for `BPF_PROG_TEST_RUN` only.

@@ -14,6 +14,7 @@ use aya_ebpf::macros::btf_map;
 use lbx_common::control::Control;
 use lbx_common::flow::{Bucket, ColdFlow};
 use lbx_common::fragment::{FragmentKey, FragmentValue, MacKey};
+use lbx_common::key::FlowKey;
 use lbx_common::limits::{
     ADDRESS_SLOTS, FLOWS_DEFAULT, MAX_BACKS, MAX_FRAGMENTS, MAX_MACS, MAX_MORE_RULES, MAX_PORTS, MAX_QUEUES,
     MAX_SERVICES, MAX_TARGETS, NAME_LEN, TABLE_POOL, WAYS,
@@ -135,6 +136,10 @@ pub static LOCATED: PerCpuArray<Located, 1> = PerCpuArray::new();
 /// The packet inside the ICMP error in hand.
 #[btf_map(name = "inside")]
 pub static INSIDE: PerCpuArray<Inside, 1> = PerCpuArray::new();
+
+/// The flow that is being opened, for those who compare it with others.
+#[btf_map(name = "opening")]
+pub static OPENING: PerCpuArray<FlowKey, 1> = PerCpuArray::new();
 
 /// What the way back is looked up by.
 #[btf_map(name = "back_query")]

@@ -4,10 +4,12 @@
 
 pub mod back;
 pub mod clock;
+pub mod conflict;
 pub mod emit;
 pub mod env;
 pub mod flow;
 pub mod hot;
+pub mod leave;
 pub mod open;
 pub mod rate;
 pub mod serve;

@@ -180,6 +180,12 @@ fn a_frame_never_goes_back_where_it_came_from() {
         bench.run(hook, &frame).dropped("only itself", &[Reason::SelfTarget]);
     }
     let mut bench = Bench::new(World::dsr());
+    // A flow that was recorded elsewhere: it does not move, and there is no way to its target from here.
+    let port = bench.flow_to(Hook::Xdp(UPLINK), true, 1, 1000);
+    let frame = Packet { eth_src: vm_mac(1), ..tcp_packet(true, port, ACK) }.build();
+    for hook in [Hook::Xdp(1), Hook::Tc(1)] {
+        bench.run(hook, &frame).dropped("recorded", &[Reason::WouldLoop]);
+    }
     for port in 0..50 {
         let frame = Packet { eth_src: vm_mac(1), ..tcp_packet(true, port, SYN) }.build();
         let ran = bench.run(Hook::Tc(1), &frame);

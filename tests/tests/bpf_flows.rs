@@ -4,6 +4,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use lbx_common::reason::Reason;
+use lbx_common::service::flags;
 use lbx_common::target::{State, StateWord};
 use lbx_tests::bpf::world::{FAMILIES, UPLINK, tcp_packet, udp_packet};
 use lbx_tests::bpf::{Bench, Hook, Verdict, World};
@@ -85,6 +86,35 @@ fn a_blackhole_drops_until_its_deadline() {
     }
     bench.set_state(0, State::Active);
     bench.run(XDP, &frame).steered("over", &frame, &[]);
+}
+
+#[test]
+fn a_new_flow_whose_only_target_is_blackholed_waits_for_it() {
+    let mut world = World::dsr();
+    for svc in &mut world.services {
+        svc.flags |= flags::REJECT;
+    }
+    let mut bench = Bench::new(world);
+    // Of three, one is blackholed, one drains and one is down: nothing is there to reject it.
+    for (target, state) in [State::Blackholed, State::Draining, State::Down].into_iter().enumerate() {
+        bench.set_state(target as u32, state);
+    }
+    for (hook, base) in [(XDP, 1000), (TC, 2000)] {
+        for (v4, port) in FAMILIES.into_iter().zip(base..) {
+            let frame = tcp_packet(v4, port, SYN).build();
+            bench.set_state(0, State::Blackholed);
+            for _ in 0..3 {
+                bench.run(hook, &frame).dropped("paused", &[Reason::Blackholed]);
+            }
+            bench.set_state(0, State::Active);
+            let ran = bench.run(hook, &frame);
+            assert_eq!((ran.verdict, ran.vm()), (Verdict::Redirect, 1), "the SYN again: {:?}", ran.counted);
+            assert_eq!(ran.counted.get("flow_recorded"), Some(&1), "{:?}", ran.counted);
+        }
+    }
+    let counters = bench.counters();
+    assert_eq!((counters.targets[0].drops, counters.services[0].drops), (12, 12));
+    assert_eq!((counters.targets[0].flows, counters.services[0].rejects), (4, 0));
 }
 
 #[test]

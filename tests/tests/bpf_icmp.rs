@@ -65,7 +65,10 @@ fn an_error_follows_a_dsr_flow() {
             }
             // Unrecorded: where the table says, which is where the flow's packets go.
             let unknown = error(v4, port + 100, 1000).build();
+            let flows = |bench: &Bench| bench.counters().targets.iter().map(|t| t.flows).sum::<u64>();
+            let before = flows(&bench);
             let vm = bench.run(hook, &unknown).steered("unknown", &unknown, &[Reason::IcmpFollowed]);
+            assert_eq!(flows(&bench), before, "an error opens no flow");
             assert_eq!(bench.run(hook, &tcp_packet(v4, port + 100, SYN).build()).vm(), vm);
             let short = error(v4, port, if v4 { 24 } else { 44 }).build();
             bench.run(hook, &short).passed("quotes too little", &short, &[Reason::NotAService]);

@@ -8,7 +8,7 @@ use lbx_tests::bpf::world::{
     CLIENT_MAC, FAMILIES, UPLINK, ends, packet, tcp_packet, udp_packet, vm_mac, vm4, vm6,
 };
 use lbx_tests::bpf::{Bench, Hook, Verdict, World};
-use lbx_tests::packets::tcp::{ACK, PSH, SYN};
+use lbx_tests::packets::tcp::{ACK, PSH, RST, SYN};
 use lbx_tests::packets::{Body, Packet};
 
 const HOOKS: [Hook; 2] = [Hook::Xdp(UPLINK), Hook::Tc(UPLINK)];
@@ -168,4 +168,101 @@ fn every_checksum_comes_out_right() {
     }
     bench.settle();
     bench.set_state(3, State::Active);
+}
+
+#[test]
+fn an_exclusive_port_needs_no_recorded_flow_on_the_way_back() {
+    let mut world = World::nat();
+    world.services[0].targets[1].exclusive = true;
+    let mut bench = Bench::new(world);
+    for v4 in FAMILIES {
+        let body = |own| Body::Tcp {
+            ports: (own, 9),
+            seq: 1,
+            ack: 2,
+            flags: ACK,
+            options: Vec::new(),
+            data: b"stateless".to_vec(),
+        };
+        let (own, expected) = answer(v4, 2, body, (8080, 80));
+        let ran = bench.run(Hook::Tc(2), &own);
+        ran.is("exclusive", Verdict::Pass, &expected, &[]);
+        ran.parsed();
+        let (own, _) = answer(v4, 2, body, (8081, 80));
+        bench.run(Hook::Tc(2), &own).passed("another port of it", &own, &[Reason::NotTranslated]);
+        let (own, _) = answer(v4, 1, body, (8080, 80));
+        bench.run(Hook::Tc(1), &own).passed("not exclusive", &own, &[Reason::NotTranslated]);
+    }
+}
+
+/// A client uses one port towards two VIPs that lead to one port of one VM.
+#[test]
+fn two_connections_that_would_be_one_to_the_target_are_not_opened() {
+    let mut world = World::nat();
+    let second: IpAddr = "192.0.2.11".parse().unwrap();
+    world.services.iter_mut().for_each(|svc| svc.targets.truncate(1));
+    let mut other = world.services[0].clone();
+    other.vips = vec![second];
+    world.services.push(other);
+    let mut bench = Bench::new(world);
+    for (hook, port) in HOOKS.into_iter().zip([40000, 40100]) {
+        let to = |vip: IpAddr, port, flags| Packet { dst: vip, ..tcp_packet(true, port, flags) };
+        let first = ends(true).1;
+        let steered = |ran: lbx_tests::bpf::bench::Ran, sent: &Packet, counted: &[Reason]| {
+            ran.is("opened", Verdict::Redirect, &translated(sent, 1), counted);
+        };
+        steered(
+            bench.run(hook, &to(first, port, SYN).build()),
+            &to(first, port, SYN),
+            &[Reason::FlowRecorded],
+        );
+        let conflicting = to(second, port, SYN);
+        for _ in 0..2 {
+            bench
+                .run(hook, &conflicting.build())
+                .dropped("the same tuple", &[Reason::FlowRecorded, Reason::NatConflict]);
+        }
+        // Another port of the client, and another protocol, are other tuples.
+        let sent = to(second, port + 1, SYN);
+        steered(bench.run(hook, &sent.build()), &sent, &[Reason::FlowRecorded]);
+        steered(
+            bench.run(hook, &udp_packet(true, port).build()),
+            &udp_packet(true, port),
+            &[Reason::FlowRecorded],
+        );
+        // The answer goes to the one that is open.
+        let body = |own| Body::Tcp {
+            ports: (own, port),
+            seq: 1,
+            ack: 2,
+            flags: ACK,
+            options: Vec::new(),
+            data: Vec::new(),
+        };
+        let (own, expected) = answer(true, 1, body, (8080, 80));
+        bench.run(Hook::Tc(1), &own).is("answer", Verdict::Pass, &expected, &[]);
+        // Once the first is over the second may be opened.
+        steered(bench.run(hook, &to(first, port, RST).build()), &to(first, port, RST), &[]);
+        steered(bench.run(hook, &conflicting.build()), &conflicting, &[Reason::FlowRecorded]);
+    }
+    assert_eq!(bench.counters().services[2].drops, 4);
+}
+
+#[test]
+fn a_vm_reaches_other_vms_through_the_vip_and_never_itself() {
+    let mut bench = Bench::new(World::nat());
+    for v4 in FAMILIES {
+        for port in 0..40 {
+            let sent = Packet { eth_src: vm_mac(1), src: vm_addr(v4, 1), ..tcp_packet(v4, port, SYN) };
+            let ran = bench.run(Hook::Tc(1), &sent.build());
+            assert_eq!(ran.verdict, Verdict::Redirect, "{:?}", ran.counted);
+            assert_ne!(ran.vm(), 1);
+        }
+        bench.set_state(1, State::Down);
+        bench.set_state(2, State::Down);
+        let sent = Packet { eth_src: vm_mac(1), src: vm_addr(v4, 1), ..tcp_packet(v4, 99, SYN) };
+        bench.run(Hook::Tc(1), &sent.build()).dropped("only itself", &[Reason::SelfTarget]);
+        bench.set_state(1, State::Active);
+        bench.set_state(2, State::Active);
+    }
 }

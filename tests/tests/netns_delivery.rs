@@ -4,14 +4,16 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use lbx_tests::guest::announce::mac_text;
+use lbx_tests::guest::echo;
 use lbx_tests::lab::addr;
 use lbx_tests::lab::client::load::Load;
+use lbx_tests::lab::client::udp;
 use lbx_tests::lab::config::{File, Service, stand_ins};
 use lbx_tests::lab::offload::Offloads;
 use lbx_tests::lab::vm::Family;
 use lbx_tests::lab::{LabSpec, Netns, VmKind, tools};
 use lbx_tests::scenario::sniff::Sniffer;
-use lbx_tests::scenario::{FAMILIES, Scenario, eventually, need_root, vip};
+use lbx_tests::scenario::{FAMILIES, Scenario, errors, eventually, need_root, vip};
 
 /// The client's source address that the filter blocks.
 const BLOCKED: usize = 0;
@@ -104,14 +106,20 @@ fn reaches(scenario: &Scenario, at: std::net::SocketAddr, source: usize) -> u64 
     load.run(scenario.client()).unwrap().total()
 }
 
-/// Only `dsr` goes well with conntrack on the bridge: it sees both ways of a connection as they are. Replies of `nat`
-/// are translated where they leave the VM, before it sees them.
+/// Conntrack sees both ways of a connection with the same addresses: by `dsr` as they are, by `nat` with the
+/// target's.
 fn with_conntrack(deliver: &'static str) -> Scenario {
     let rules = |ns: &Netns| {
         block(ns);
         invalid_drop(ns);
     };
-    start(rules, services(deliver, false)[..1].to_vec())
+    start(rules, services(deliver, false))
+}
+
+/// How many packets the "invalid" rule dropped.
+fn invalid(scenario: &Scenario) -> String {
+    let rules = scenario.lab.host().ns.command("nft").args(["list", "table", "inet", "firewall"]).output();
+    String::from_utf8_lossy(&rules.unwrap().stdout).into_owned()
 }
 
 #[test]
@@ -123,7 +131,8 @@ fn bridge_delivery_stays_behind_the_filter() {
 #[test]
 fn bridge_delivery_goes_well_with_conntrack() {
     let scenario = with_conntrack("bridge");
-    filter_holds_and_connections_work(&scenario, &SERVED[..1]);
+    filter_holds_and_connections_work(&scenario, &SERVED);
+    assert!(invalid(&scenario).contains("counter packets 0"), "{}", invalid(&scenario));
 }
 
 #[test]
@@ -137,16 +146,61 @@ fn auto_delivery_finds_the_filter_and_stays_behind_it() {
 
 #[test]
 fn auto_delivery_finds_conntrack_alone_and_goes_well_with_it() {
-    let scenario = start(invalid_drop, services("auto", false)[..1].to_vec());
-    for family in FAMILIES {
-        let at = (vip(0, family), 80).into();
-        scenario.wait_for(at).unwrap();
-        let report = Load { threads: 4, ..Load::new(at, 100) }.run(scenario.client()).unwrap();
-        assert_eq!(report.failed, 0, "{:?}\n{}", report.errors, scenario.story());
+    let scenario = start(invalid_drop, services("auto", false));
+    for (k, port) in SERVED {
+        for family in FAMILIES {
+            let at = (vip(k, family), port).into();
+            scenario.wait_for(at).unwrap();
+            let report = Load { threads: 4, ..Load::new(at, 100) }.run(scenario.client()).unwrap();
+            assert_eq!(report.failed, 0, "{at}: {:?}\n{}", report.errors, scenario.story());
+        }
     }
-    let target = scenario.target(0, "web/vif0").unwrap();
-    assert_eq!(target["deliver"], "bridge", "{target}");
-    assert!(target["deliver_reason"].as_str().unwrap().contains("invalid"), "{target}");
+    for name in ["web/vif0", "nat-web/vif0:80"] {
+        let target = scenario.target(0, name).unwrap();
+        assert_eq!(target["deliver"], "bridge", "{target}");
+        assert!(target["deliver_reason"].as_str().unwrap().contains("invalid"), "{target}");
+    }
+}
+
+/// Whoever the client of a nat service is: on another machine, another VM of the bridge, or the host itself. Each
+/// with datagrams in fragments and errors beside the connections, behind conntrack.
+#[test]
+fn nat_behind_conntrack_serves_clients_wherever_they_are() {
+    need_root();
+    let lab = lbx_tests::lab::Lab::start(LabSpec::one_host(3, VmKind::StandIn)).unwrap();
+    invalid_drop(&lab.host().ns);
+    let mut services = services("bridge", false)[1..].to_vec();
+    let nat = |name, port, to| Service {
+        deliver: "bridge",
+        ..Service::nat(name, addr::vip(1), "udp", port, to, stand_ins(2))
+    };
+    services.extend([nat("nat-echo", 7007, echo::PORT), nat("nat-nobody", 7009, 9)]);
+    let lbx = lbx_tests::lab::Lbx::start(&lab, 0, &File::new(services).text()).unwrap();
+    let scenario = Scenario { lbx: vec![lbx], lab };
+    let neighbour = scenario.lab.vms[2].ns.as_ref().unwrap();
+    for family in FAMILIES {
+        scenario.wait_for((vip(1, family), 8080).into()).unwrap();
+        for (who, ns) in [("client", scenario.client()), ("VM", neighbour), ("host", &scenario.lab.host().ns)]
+        {
+            let at = (vip(1, family), 8080).into();
+            let report = Load { threads: 4, ..Load::new(at, 100) }.run(ns).unwrap();
+            assert_eq!((report.failed, report.total()), (0, 100), "{who} {family:?}: {report:?}");
+            assert_eq!(report.connections.len(), 2, "{report:?}");
+            for size in [100, 4000] {
+                let report = udp::run(ns, (vip(1, family), 7007).into(), 10, 3, size).unwrap();
+                assert_eq!((report.answered, report.lost), (30, 0), "{who} {family:?} {size}: {report:?}");
+            }
+            let error = ns.run(|| {
+                let socket = udp::socket((vip(1, family), 7009).into(), None, Duration::from_secs(1))?;
+                errors::keep(&socket, family == Family::V4)?;
+                socket.send(b"is anybody there")?;
+                errors::next(&socket, Duration::from_secs(2))
+            });
+            let error = error.unwrap().unwrap_or_else(|e| panic!("{who} {family:?}: {e:#}"));
+            assert_eq!((error.errno, error.from), (libc::ECONNREFUSED, vip(1, family)), "{who}");
+        }
+    }
+    assert!(invalid(&scenario).contains("counter packets 0"), "{}", invalid(&scenario));
 }
 
 #[test]

@@ -118,7 +118,6 @@ fn a_drained_target_keeps_what_it_has_and_gets_nothing_new() {
 #[test]
 fn a_blackhole_ends_by_itself_when_the_daemon_was_killed() {
     let mut scenario = start(1, &File::new(services(&stand_ins(1), "reject")));
-    // A known flow: a blackhole is not asked about new ones, they go where there is a target.
     let at = (vip(0, Family::V4), echo::PORT).into();
     let flow = scenario.client().run(|| udp::socket(at, None, Duration::from_millis(200))).unwrap().unwrap();
     assert_eq!(udp::ask(&flow, b"before").unwrap(), "vm1");
@@ -131,6 +130,13 @@ fn a_blackhole_ends_by_itself_when_the_daemon_was_killed() {
     assert!(scenario.count(0, "blackholed").unwrap() > 20, "{}", scenario.story());
     assert_eq!(scenario.count(0, "blackhole_expired").unwrap(), 0);
 
+    // New connections of both ways of forwarding: nobody refuses them, their SYNs come again.
+    let opening: Vec<_> = [(0, 80), (1, 8080)]
+        .iter()
+        .flat_map(|&(k, port)| FAMILIES.map(|family| (vip(k, family), port).into()))
+        .map(|at| Load { threads: 1, limit: DEADLINE * 3, ..Load::new(at, 1) }.start(scenario.client()))
+        .collect();
+    std::thread::sleep(Duration::from_secs(1));
     scenario.lbx[0].kill().unwrap();
     let killed = Instant::now();
     let resumed = loop {
@@ -144,9 +150,12 @@ fn a_blackhole_ends_by_itself_when_the_daemon_was_killed() {
     assert!(resumed > DEADLINE / 2, "the deadline was not kept: {resumed:?}");
     assert!(resumed < DEADLINE + Duration::from_secs(2), "{resumed:?}");
     assert!(scenario.count(0, "blackhole_expired").unwrap() > 0, "{}", scenario.story());
-    for family in FAMILIES {
-        scenario.get((vip(1, family), 8080).into(), Duration::from_secs(2)).unwrap();
+    for load in opening {
+        let report = load.finish().unwrap();
+        assert_eq!((report.failed, report.total()), (0, 1), "{:?}\n{}", report.errors, scenario.story());
+        assert!(report.took > Duration::from_secs(1), "it was served while blackholed: {report:?}");
     }
+    assert_eq!(scenario.count(0, "rejected_reset").unwrap(), 0);
 }
 
 #[test]

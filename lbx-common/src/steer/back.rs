@@ -2,11 +2,21 @@
 
 use crate::addr::Ip;
 use crate::key::{FlowKey, scope};
+use crate::port::flags;
 use crate::service::Back;
+use crate::target::Deliver;
 
 /// Rules of a nat target's address that the way back looks at, the inline ones included: user space refuses
 /// more.
 pub const MAX_BACK_RULES: u32 = 16;
+
+/// Whether an answer that came in by a port with these [`flags`] is translated only where it leaves: the packets
+/// it answers went through the bridge with the target's address. What the host itself gets or routes on
+/// (`to_switch`) does not leave by a port, and its conntrack knows the connection by the VIP.
+#[inline(always)]
+pub const fn waits(port_flags: u16, deliver: u8, to_switch: bool) -> bool {
+    port_flags & flags::BACK_AT_EGRESS != 0 && deliver == Deliver::Bridge as u8 && !to_switch
+}
 
 /// Service port of the flow that an answer from `source_port` belongs to (network order).
 #[inline(always)]
@@ -43,6 +53,15 @@ mod tests {
 
     fn ip(text: &str) -> Ip {
         text.parse::<IpAddr>().expect("an address").into()
+    }
+
+    #[test]
+    fn an_answer_waits_for_the_bridge_if_the_question_met_it() {
+        let (bridge, redirect) = (Deliver::Bridge as u8, Deliver::Redirect as u8);
+        assert!(waits(flags::VNIC | flags::BACK_AT_EGRESS, bridge, false));
+        assert!(!waits(flags::BACK_AT_EGRESS, bridge, true), "it ends at the host");
+        assert!(!waits(flags::BACK_AT_EGRESS, redirect, false), "conntrack did not see the question");
+        assert!(!waits(flags::VNIC, bridge, false), "nothing is there to translate it");
     }
 
     #[test]

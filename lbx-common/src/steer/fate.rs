@@ -41,12 +41,34 @@ pub const fn is_same(target: &Target, word: TargetWord) -> bool {
     target.flags & flags::IN_USE != 0 && target.generation == word.generation()
 }
 
-/// Whether a target may be selected for a new flow that came in by the port `ingress`: it takes new flows, and
-/// the frame would not leave by the port it came in by, unless the target is configured there.
+/// What a target is to a new flow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Choice {
+    /// It takes it.
+    Takes,
+    /// It would, but the frame came from there.
+    Returns,
+    /// It pauses (blackholed), and may take it when it is asked again.
+    Paused,
+    /// It takes none.
+    Closed,
+}
+
+/// What a target is to a new flow that came in by the port `ingress`. No frame leaves by the port it came in by,
+/// unless the target is configured there.
 #[inline(always)]
-pub const fn takes_new(target: &Target, now: u64, ingress: u32) -> bool {
-    let active = target.state.0 == StateWord::new(State::Active).0 || target.state.at(now).0.takes_new();
-    target.flags & flags::IN_USE != 0 && active && !returns(target, ingress)
+pub const fn choice(target: &Target, now: u64, ingress: u32) -> Choice {
+    if target.flags & flags::IN_USE == 0 {
+        return Choice::Closed;
+    }
+    let word = target.state;
+    let state = if word.0 == StateWord::new(State::Active).0 { State::Active } else { word.at(now).0 };
+    match (state.takes_new(), returns(target, ingress)) {
+        (true, false) => Choice::Takes,
+        (true, true) => Choice::Returns,
+        (false, false) if matches!(state, State::Blackholed) => Choice::Paused,
+        (false, _) => Choice::Closed,
+    }
 }
 
 /// Whether the frame would go back where it came from.
@@ -92,13 +114,27 @@ mod tests {
     #[test]
     fn new_flows_go_to_active_targets_elsewhere() {
         let active = target(StateWord::new(State::Active));
-        assert!(takes_new(&active, 0, 1));
-        assert!(!takes_new(&active, 0, 9), "out of the port it came in by");
-        assert!(takes_new(&Target { deliver: Deliver::Uplink as u8, ..active }, 0, 9));
-        assert!(!takes_new(&Target { flags: 0, ..active }, 0, 1));
-        assert!(!takes_new(&target(StateWord::new(State::Draining)), 0, 1));
-        let slept = target(StateWord::until(State::Blackholed, State::Active, 10));
-        assert!(!takes_new(&slept, 9, 1) && takes_new(&slept, 10, 1));
+        assert_eq!(choice(&active, 0, 1), Choice::Takes);
+        assert_eq!(choice(&active, 0, 9), Choice::Returns, "out of the port it came in by");
+        let behind = Target { deliver: Deliver::Uplink as u8, ..active };
+        assert_eq!(choice(&behind, 0, 9), Choice::Takes);
+        assert_eq!(choice(&Target { flags: 0, ..active }, 0, 1), Choice::Closed);
+        for state in [State::Draining, State::Moved, State::Down, State::Standby] {
+            for ingress in [1, 9] {
+                assert_eq!(choice(&target(StateWord::new(state)), 0, ingress), Choice::Closed, "{state:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_new_flow_may_wait_for_a_paused_target() {
+        let paused = target(StateWord::until(State::Blackholed, State::Active, 10));
+        assert_eq!(choice(&paused, 9, 1), Choice::Paused);
+        assert_eq!(choice(&paused, 9, 9), Choice::Closed, "never its own");
+        assert_eq!(choice(&paused, 10, 1), Choice::Takes);
+        let leaving = target(StateWord::until(State::Blackholed, State::Draining, 10));
+        assert_eq!(choice(&leaving, 9, 1), Choice::Paused);
+        assert_eq!(choice(&leaving, 10, 1), Choice::Closed);
     }
 
     #[test]

@@ -28,6 +28,9 @@ pub trait Frame: Copy {
     /// Whether the port is a constant of the program rather than looked up.
     fn port_is_known(self) -> bool;
 
+    /// Whether the frame is on its way out of the port, not in.
+    fn leaving(self) -> bool;
+
     /// The tag control information of a tag that the kernel keeps beside the frame.
     fn tag_beside(self) -> Tag;
 

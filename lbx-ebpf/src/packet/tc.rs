@@ -90,6 +90,14 @@ impl Frame for TcFrame {
     }
 
     #[inline(always)]
+    fn leaving(self) -> bool {
+        // At ingress the two are the same (`__netif_receive_skb_core`). At egress the second is where the frame
+        // came from, 0 for the host itself; no bridge sends a frame back by the port it came from.
+        // SAFETY: the context is the kernel's.
+        unsafe { (*self.0).ifindex != (*self.0).ingress_ifindex }
+    }
+
+    #[inline(always)]
     fn tag_beside(self) -> Tag {
         // SAFETY: the context is the kernel's.
         unsafe { if (*self.0).vlan_present != 0 { Tag::new((*self.0).vlan_tci as u16) } else { Tag::NONE } }
@@ -167,10 +175,9 @@ impl Frame for TcFrame {
     #[inline(always)]
     fn reflect(self, _port_index: u32) -> Result<Action, Reason> {
         // SAFETY: the context is the kernel's.
-        let (ifindex, ingress) = unsafe { ((*self.0).ifindex, (*self.0).ingress_ifindex) };
-        // At ingress the two are the same (`__netif_receive_skb_core`). At egress the frame comes from the host,
-        // and what goes back to it arrives on the device it was sent by.
-        let flags = if ifindex == ingress { 0 } else { INGRESS };
+        let ifindex = unsafe { (*self.0).ifindex };
+        // What goes back to the host arrives on the device it was sent by.
+        let flags = if self.leaving() { INGRESS } else { 0 };
         // SAFETY: only notes where the frame goes.
         if unsafe { bpf_redirect(ifindex, flags) } == TC_ACT_REDIRECT {
             Ok(Action::Redirected)

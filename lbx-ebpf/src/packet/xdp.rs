@@ -71,6 +71,11 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
+    fn leaving(self) -> bool {
+        false
+    }
+
+    #[inline(always)]
     fn tag_beside(self) -> Tag {
         Tag::NONE
     }

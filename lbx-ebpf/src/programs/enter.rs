@@ -31,6 +31,11 @@ fn enter<P: SlowPath, F: Frame>(frame: F) -> (Result<Action, Reason>, bool) {
     {
         stats::service(note.service as u32, |s| s.drops += 1);
     }
+    // That it is no answer of ours was counted where it came in.
+    let outcome = match outcome {
+        Err(Reason::NotTranslated) if F::SKB && frame.leaving() => Ok(Action::Pass),
+        other => other,
+    };
     (outcome, env.observe)
 }
 

@@ -88,7 +88,8 @@ fn outward<F: Frame>(frame: F, env: &Env, slot: u32, located: &Located, vlan: u1
     let view = located.view(&transport);
     let (index, back) = back::find_index(env, &view, vlan, slot).ok_or(Reason::NotTranslated)?;
     if located.fragment.is_some() {
-        fragment::remember(vlan, env.port.switch, TargetWord::NONE, back.service as u32, index);
+        let target = TargetWord::new(back.target, 0, 0);
+        fragment::remember(vlan, env.port.switch, target, back.service as u32, index);
     }
     back::give(frame, env, &view, back)
 }

@@ -109,7 +109,7 @@ fn to_target<F: Frame>(
         Some(word) => word,
         None if service.forward == Forward::Nat as u8 => return Err(Reason::IcmpUnknownFlow),
         // Where the flow's packets go without a record. RST: an error opens no flow.
-        None => open::open(hash, index, env.port_index, protocol::TCP, packet::RST)?,
+        None => open::open(|| key, hash, index, env.port_index, protocol::TCP, packet::RST)?,
     };
     let target = target(word.target()).ok_or(Reason::Internal)?;
     if target.forward == Forward::Nat as u8 && !env.observe {
@@ -159,6 +159,9 @@ fn outward<F: Frame>(frame: F, env: &Env, slot: u32, outer: &Located, inside: &I
         ..outer.view_addresses()
     };
     let back = back::find(env, &answer, vlan, slot).ok_or(Reason::NotTranslated)?;
+    if back::waits(frame, env, back.target as u32) {
+        return Ok(Action::Pass);
+    }
     stats::service(back.service as u32, |s| s.returns += 1);
     if env.observe {
         return Err(Reason::Observed);

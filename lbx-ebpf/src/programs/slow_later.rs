@@ -11,7 +11,7 @@ use crate::slow::locate::{Located, locate};
 use crate::steps::emit::{self, Load};
 use crate::steps::env::Env;
 use crate::steps::open::target;
-use crate::steps::{Outcome, clock, malformed, service, stats};
+use crate::steps::{Outcome, back, clock, malformed, service, stats};
 use crate::verdict::{Action, count};
 use lbx_common::flow::TargetWord;
 use lbx_common::reason::{Kind, Reason};
@@ -42,6 +42,9 @@ fn outward<F: Frame>(frame: F, env: &Env, located: &Located, vlan: u16) -> Outco
     let first = fragment::recall(env, located, vlan).ok_or(Reason::NotTranslated)?;
     if first.rewrite.is_unspecified() {
         return Err(Reason::NotTranslated);
+    }
+    if back::waits(frame, env, first.target.target()) {
+        return Ok(Action::Pass);
     }
     if env.observe {
         return Err(Reason::Observed);

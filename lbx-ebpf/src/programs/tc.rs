@@ -1,7 +1,7 @@
 //! Steering at tc.
 
 use crate::packet::tc::TcFrame;
-use crate::steps::hot;
+use crate::steps::{hot, leave};
 use crate::verdict;
 use aya_ebpf::programs::TcContext;
 
@@ -13,5 +13,12 @@ pub fn run(ctx: &TcContext) -> i32 {
     if let Err(reason) = outcome {
         aya_log_ebpf::debug!(ctx, "tc: reason {}, observing {}", reason as u8, observe as u8);
     }
+    verdict::tc(outcome, observe)
+}
+
+/// Steers or translates a frame on its way out.
+#[inline(always)]
+pub fn leave(ctx: &TcContext) -> i32 {
+    let (outcome, observe) = leave::leave(TcFrame::new(ctx));
     verdict::tc(outcome, observe)
 }

@@ -39,7 +39,7 @@ pub fn way<F: Frame>(frame: F, env: &Env, ether: &Ether) -> Way {
     {
         return if service::addressed(env.port, &ether.dst) { Way::In(entry) } else { Way::None };
     }
-    if env.port.flags & flags::NAT_TARGETS != 0
+    if env.port.flags & (flags::NAT_TARGETS | flags::BACK_AT_EGRESS) != 0
         && let Some((slot, entry)) = service::address_at(env.control, &src)
         && entry.flags & address_flags::NAT_TARGET != 0
     {

@@ -14,7 +14,7 @@ use crate::packet::frame::Frame;
 use crate::packet::parse::{self, Ether, View, ethertype, protocol};
 use crate::rewrite::nat::{self, Side};
 use crate::verdict::Action;
-use lbx_common::addr::Ip;
+use lbx_common::addr::{Ip, Mac};
 use lbx_common::algo::tcp::Direction;
 use lbx_common::control::Control;
 use lbx_common::flow::{ColdFlow, flags};
@@ -125,9 +125,22 @@ pub fn restore<F: Frame>(frame: F, env: &Env, view: &View, vlan: u16, slot: u32)
     give(frame, env, view, back)
 }
 
+/// Whether the answer is translated only where it leaves.
+#[inline(always)]
+pub fn waits<F: Frame>(frame: F, env: &Env, to: u32) -> bool {
+    if !F::SKB || frame.leaving() {
+        return false;
+    }
+    let (Some(target), Some(dst)) = (target(to), frame.packet().read::<Mac>(0)) else { return false };
+    back::waits(env.port.flags, target.deliver, dst == env.port.switch_mac)
+}
+
 /// Gives the packet the VIP's address.
 #[inline(always)]
 pub fn give<F: Frame>(frame: F, env: &Env, view: &View, back: &Back) -> Outcome {
+    if waits(frame, env, back.target as u32) {
+        return Ok(Action::Pass);
+    }
     stats::service(back.service as u32, |s| s.returns += 1);
     if env.observe {
         return Err(Reason::Observed);
@@ -240,7 +253,7 @@ extern "C" fn lbx_back(zero: u32) -> u32 {
 
 /// A rule of an address: inline, then the others.
 #[inline(always)]
-fn nth_rule(slot: u32, n: u32) -> Option<Rule> {
+pub fn nth_rule(slot: u32, n: u32) -> Option<Rule> {
     let entry = ADDRESSES.get_ptr(slot)?;
     // SAFETY: a non-null value pointer of an array map; the generation in force is not written to.
     let entry = unsafe { &*entry };

@@ -46,7 +46,7 @@ pub fn emit<F: Frame>(frame: F, env: &Env, view: &View, load: Load) -> Outcome {
     let index = load.word.target();
     let target = load.target;
     if fate::returns(target, env.port_index) {
-        return Err(Reason::SelfTarget);
+        return Err(Reason::WouldLoop);
     }
     let outward = target.deliver == Deliver::Uplink as u8;
     let exit = if outward || env.port.flags & port_flags::VLAN_FILTERING != 0 {

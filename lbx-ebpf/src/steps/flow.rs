@@ -6,7 +6,8 @@ use core::ptr::{read_volatile, write_volatile};
 use lbx_common::algo::tcp::{Direction, TcpBits, idle_class};
 use lbx_common::control::Control;
 use lbx_common::flow::{
-    Bucket, ColdFlow, FlowEntry, TargetWord, bucket_one, bucket_two, flags, seal, with_class,
+    Bucket, ColdFlow, FlowEntry, IdleClass, IdleLimits, TargetWord, bucket_one, bucket_two, class_index,
+    flags, idle, seal, with_class,
 };
 use lbx_common::limits::WAYS;
 
@@ -60,6 +61,15 @@ impl Hit {
     #[inline(always)]
     pub fn reopened(&self, tcp_flags: u8) -> bool {
         TcpBits::of(self.flags).reopens(tcp_flags, Direction::ToServer)
+    }
+
+    /// Whether the flow goes on: neither closed nor idle for too long.
+    #[inline(always)]
+    pub fn is_open(&self, epoch: u16, limits: &IdleLimits) -> bool {
+        // SAFETY: `entry` lies within a value of the map; a stale epoch is as good as the new one.
+        let last = unsafe { read_volatile(&raw const (*self.entry).epoch) };
+        let class = class_index(self.flags);
+        class != IdleClass::Closed as usize && idle(epoch, last) <= limits.epochs[class]
     }
 
     /// Notes a packet of the flow. Returns whether it is the first of its epoch. Stores only what changed: a

@@ -237,11 +237,22 @@ fn first<F: Frame>(
     index: u32,
 ) -> Outcome {
     let protocol = if brief.tcp { protocol::TCP } else { protocol::UDP };
-    let word = match open::open(brief.hash, index, env.port_index, protocol, brief.tcp_flags) {
+    let vlan = vlan::of_frame(env.port, ether.tag);
+    let key = || FlowKey {
+        src: if brief.v4 {
+            packet.read(ether.l3 + 12).map(Ip::v4)
+        } else {
+            packet.read(ether.l3 + 8).map(Ip::v6)
+        }
+        .unwrap_or_default(),
+        dst: entry.addr,
+        ports: brief.ports,
+        scope: scope(protocol, vlan, env.port.switch),
+    };
+    let word = match open::open(key, brief.hash, index, env.port_index, protocol, brief.tcp_flags) {
         Ok(word) => word,
         Err(reason) => {
             let service = service::service(index).ok_or(Reason::Internal)?;
-            let vlan = vlan::of_frame(env.port, ether.tag);
             serve::ended(frame, env, service, index, vlan, reason);
             return Err(reason);
         }

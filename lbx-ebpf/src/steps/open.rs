@@ -3,7 +3,7 @@
 //! A function of its own that the verifier checks once, whatever way the packet came: first packets pay for the
 //! call, the others do not carry its code.
 
-use super::{clock, env::Env, rate, service, stats};
+use super::{clock, conflict, env::Env, rate, service, stats};
 use crate::atomic;
 use crate::maps::{FLOWS, MEMBERS, SLOTS, TARGETS};
 use crate::packet::parse::protocol;
@@ -12,11 +12,12 @@ use lbx_common::algo::tcp::TcpBits;
 use lbx_common::algo::tcp::idle_class;
 use lbx_common::control::Control;
 use lbx_common::flow::{Bucket, TargetWord, bucket_one, bucket_two, flags, seal, with_class};
-use lbx_common::key;
+use lbx_common::key::{self, FlowKey};
 use lbx_common::limits::{MAX_SERVICE_TARGETS, REHASHES, WAYS};
 use lbx_common::reason::Reason;
 use lbx_common::service::Service;
-use lbx_common::steer::{fate, place};
+use lbx_common::steer::fate::{self, Choice};
+use lbx_common::steer::place;
 use lbx_common::target::{Forward, Target};
 
 /// What [`open`] wants to know, in one word.
@@ -46,9 +47,10 @@ impl Request {
     }
 }
 
-/// Selects a target for a new flow and records it.
+/// Selects a target for a new flow and records it. `key`: of the flow, which only `nat` has to know.
 #[inline(always)]
 pub fn open(
+    key: impl FnOnce() -> FlowKey,
     hash: u64,
     service: u32,
     port_index: u32,
@@ -59,9 +61,19 @@ pub fn open(
     // One reason each that stops a first packet; spelt out so that no number from the wire of a call becomes
     // an enum.
     match (packed >> 32) as u32 {
-        SERVED => Ok(TargetWord(packed as u32)),
+        SERVED => {
+            let word = TargetWord(packed as u32);
+            // Here and not where it was recorded: each call deeper has less stack.
+            if service::service(service).is_some_and(|service| service.forward == Forward::Nat as u8)
+                && conflict::withdrawn(&key(), word)
+            {
+                return Err(Reason::NatConflict);
+            }
+            Ok(word)
+        }
         NO_TARGET => Err(Reason::NoTarget),
         SELF_TARGET => Err(Reason::SelfTarget),
+        PAUSED => Err(Reason::Blackholed),
         NAT_RATE => Err(Reason::NatRate),
         NAT_FULL => Err(Reason::NatTableFull),
         _ => Err(Reason::Internal),
@@ -74,6 +86,7 @@ const SELF_TARGET: u32 = 2;
 const NAT_RATE: u32 = 3;
 const NAT_FULL: u32 = 4;
 const BROKEN: u32 = 5;
+const PAUSED: u32 = 6;
 
 /// Packs what went wrong.
 const fn failed(why: u32) -> u64 {
@@ -88,10 +101,9 @@ extern "C" fn lbx_open(hash: u64, request: u64) -> u64 {
     let Some(service) = service::service(request.service()) else { return failed(BROKEN) };
     let now = clock::jiffies();
     let word = match select(service, hash, now, request.port_index()) {
-        Ok(word) => word,
-        Err(why) => return failed(why),
+        Some(word) => word,
+        None => return lbx_refused(request.service(), request.port_index()),
     };
-    stats::target(word.target(), |s| s.flows += 1);
     let nat = service.forward == Forward::Nat as u8;
     let tcp = request.protocol() == protocol::TCP;
     // What an RST would end is not there: it goes where the flow would have gone, without a record.
@@ -102,6 +114,7 @@ extern "C" fn lbx_open(hash: u64, request: u64) -> u64 {
         if nat {
             return failed(NAT_RATE);
         }
+        stats::target(word.target(), |s| s.flows += 1);
         count(Reason::FlowRateLimited);
         stats::service(request.service(), |s| s.flows_unrecorded += 1);
         return word.0 as u64;
@@ -114,7 +127,11 @@ extern "C" fn lbx_open(hash: u64, request: u64) -> u64 {
         lbx_common::flow::IdleClass::New
     };
     let entry_flags = with_class(bits.put(if nat { flags::NAT } else { 0 }), class);
-    match record(control, hash, word, clock::epoch(control, now), entry_flags) {
+    let recorded = record(control, hash, word, clock::epoch(control, now), entry_flags);
+    if recorded.is_ok() || !nat {
+        stats::target(word.target(), |s| s.flows += 1);
+    }
+    match recorded {
         Ok(()) => {
             count(Reason::FlowRecorded);
             stats::service(request.service(), |s| s.flows_recorded += 1);
@@ -147,11 +164,39 @@ fn slot(index: u32) -> TargetWord {
     TargetWord(if index & 1 == 0 { low } else { high })
 }
 
+/// Why nobody took a new flow, as [`lbx_open`] answers it: of several reasons the one that holds out most hope. The
+/// packet is counted at the target that lost it. A function of its own, so that the verifier does not carry what it
+/// finds through the walk above it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lbx_refused(service: u32, ingress: u32) -> u64 {
+    let Some(service) = service::service(service) else { return failed(BROKEN) };
+    let (members, now) = (service.members as u32, clock::jiffies());
+    let mut why = NO_TARGET;
+    let mut n = 0;
+    while n < MAX_SERVICE_TARGETS && n < members {
+        let Some(at) = MEMBERS.get_ptr(service.members_first.wrapping_add(n)) else { break };
+        // SAFETY: a non-null value pointer of an array map, read as a copy of a word.
+        let index = unsafe { *at };
+        if let Some(target) = target(index) {
+            match fate::choice(target, now, ingress) {
+                Choice::Paused => {
+                    stats::target(index, |s| s.drops += 1);
+                    return failed(PAUSED);
+                }
+                Choice::Returns => why = SELF_TARGET,
+                Choice::Takes | Choice::Closed => {}
+            }
+        }
+        n += 1;
+    }
+    failed(why)
+}
+
 /// The slot of the flow; if its target takes no new flows, a few others; then all targets, from a place that
 /// depends on the flow: the same flow finds the same target as long as nothing changes.
 #[inline(always)]
-fn select(service: &Service, hash: u64, now: u64, ingress: u32) -> Result<TargetWord, u32> {
-    let mut why = NO_TARGET;
+fn select(service: &Service, hash: u64, now: u64, ingress: u32) -> Option<TargetWord> {
     let len = service.table_len;
     let mut n = 0;
     while n <= REHASHES && len != 0 {
@@ -159,16 +204,12 @@ fn select(service: &Service, hash: u64, now: u64, ingress: u32) -> Result<Target
         let word = slot(service.table_base.wrapping_add(key::slot(h, len)));
         if let Some(target) = target(word.target())
             && fate::is_same(target, word)
+            && matches!(fate::choice(target, now, ingress), Choice::Takes)
         {
-            if fate::takes_new(target, now, ingress) {
-                if n != 0 {
-                    count(Reason::SlotRehashed);
-                }
-                return Ok(word);
+            if n != 0 {
+                count(Reason::SlotRehashed);
             }
-            if fate::returns(target, ingress) {
-                why = SELF_TARGET;
-            }
+            return Some(word);
         }
         n += 1;
     }
@@ -183,18 +224,15 @@ fn select(service: &Service, hash: u64, now: u64, ingress: u32) -> Result<Target
         let Some(at) = MEMBERS.get_ptr(service.members_first.wrapping_add(place)) else { break };
         // SAFETY: a non-null value pointer of an array map, read as a copy of a word.
         let index = unsafe { *at };
-        if let Some(target) = target(index) {
-            if fate::takes_new(target, now, ingress) {
-                count(Reason::SlotRehashed);
-                return Ok(TargetWord::new(index as u16, 0, target.generation));
-            }
-            if fate::returns(target, ingress) {
-                why = SELF_TARGET;
-            }
+        if let Some(target) = target(index)
+            && matches!(fate::choice(target, now, ingress), Choice::Takes)
+        {
+            count(Reason::SlotRehashed);
+            return Some(TargetWord::new(index as u16, 0, target.generation));
         }
         n += 1;
     }
-    Err(why)
+    None
 }
 
 /// Writes the flow into one of its two buckets.

@@ -108,7 +108,7 @@ fn flow<F: Frame>(
     } else if let Some((word, target, fresh)) = known(env, view, &key, hash, now, service)? {
         Load { word, target, service, vlan, fresh }
     } else {
-        let word = open::open(hash, service, env.port_index, view.protocol, view.tcp_flags)?;
+        let word = open::open(|| key, hash, service, env.port_index, view.protocol, view.tcp_flags)?;
         let target = target(word.target()).ok_or(Reason::Internal)?;
         Load { word, target, service, vlan, fresh: true }
     };

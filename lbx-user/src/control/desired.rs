@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lbx_common::addr::Mac;
 use lbx_common::flow::IdleLimits;
-use lbx_common::port::Port;
+use lbx_common::port::{self, Port};
 use lbx_common::target::{Deliver, Forward, State, Weight};
 
 /// Everything the datapath is to do.
@@ -27,6 +27,25 @@ impl Desired {
     /// The service of that name.
     pub fn service(&self, name: &str) -> Option<&ServiceWant> {
         self.services.iter().find(|service| service.name == name)
+    }
+
+    /// Whether the bridge of that name delivers for a nat service: answers are then translated where they leave.
+    pub fn translates_behind_bridge(&self, switch: &str) -> bool {
+        self.targets().any(|(service, target)| {
+            service.switch == switch
+                && service.forward == Forward::Nat
+                && service.suspended.is_none()
+                && target.deliver == Deliver::Bridge
+        })
+    }
+
+    /// Notes on the ports of a switch that answers are translated where they leave.
+    pub fn translate_at_egress(&mut self, switch: &str) {
+        for port in self.ports.iter_mut().filter(|port| port.switch == switch) {
+            if port.entry.flags & port::flags::SWITCH == 0 {
+                port.entry.flags |= port::flags::BACK_AT_EGRESS;
+            }
+        }
     }
 
     /// All targets, each with its service.

@@ -1,6 +1,6 @@
 //! Putting programs onto the ports of a plan, and taking them off where they no longer belong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
 
@@ -17,7 +17,29 @@ pub struct Attached {
     pub errors: BTreeMap<String, String>,
 }
 
-/// Attaches what is missing and detaches what is too much. Switches in `held` keep what they have.
+/// Which of the switches in `wanted` have a program where frames leave by each of their uplinks, so that answers
+/// of nat may go untranslated until there. A port without one that comes later hears nobody's answers yet.
+///
+/// # Errors
+/// What is attached could not be listed.
+pub fn leaving_ready(
+    datapath: &Datapath,
+    plans: &[Plan],
+    wanted: &BTreeSet<String>,
+) -> Result<BTreeSet<String>> {
+    let now = datapath::list(datapath.instance())?;
+    let leaves = |port: &PortPlan| {
+        now.iter().any(|one| one.device.name == port.name && !one.is_dead() && one.point.is_egress())
+    };
+    let ready = plans.iter().filter(|plan| wanted.contains(&plan.switch)).filter(|plan| {
+        let mut uplinks = plan.ports.iter().filter(|port| port.role == Role::Uplink);
+        uplinks.all(|port| port.attach == Attach::None || leaves(port))
+    });
+    Ok(ready.map(|plan| plan.switch.clone()).collect())
+}
+
+/// Attaches what is missing and detaches what is too much. Switches in `held` keep what they have; in those in
+/// `leaving`, the ports have a program for frames on their way out too.
 ///
 /// # Errors
 /// What is attached could not be listed. A port that fails is in [`Attached::errors`]; the others go on.
@@ -26,6 +48,7 @@ pub fn sync(
     config: &Config,
     plans: &[Plan],
     held: &BTreeMap<String, String>,
+    leaving: &BTreeSet<String>,
     replace: bool,
 ) -> Result<Attached> {
     let instance = datapath.instance().clone();
@@ -45,7 +68,14 @@ pub fn sync(
                 wanted.extend(there.map(|one| (port.name.clone(), one.point)));
                 continue;
             }
-            match put(datapath, &now, port, xdp, tc, replace) {
+            let mut points = put(datapath, &now, port, xdp, tc, replace);
+            if leaving.contains(&plan.switch) && port.role != Role::Switch && port.attach != Attach::None {
+                points = points.and_then(|mut points| {
+                    points.extend(put_leaving(datapath, &now, port, tc)?);
+                    Ok(points)
+                });
+            }
+            match points {
                 Ok(points) => wanted.extend(points.into_iter().map(|point| (port.name.clone(), point))),
                 Err(error) => {
                     let text = format!("{error:#}");
@@ -120,6 +150,19 @@ fn put(
             }
         }
     }
+}
+
+/// The program for frames on their way out of a port.
+fn put_leaving(
+    datapath: &mut Datapath,
+    now: &[Attachment],
+    port: &PortPlan,
+    tc: TcChoice,
+) -> Result<Vec<Point>> {
+    let device = Device { name: port.name.clone(), ifindex: port.index };
+    let there =
+        |point: Point| now.iter().find(|one| one.device == device && one.point == point && !one.is_dead());
+    put_tc(datapath, &device, Direction::Egress, tc, &there)
 }
 
 fn put_tc<'a>(

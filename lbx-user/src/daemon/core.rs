@@ -193,16 +193,23 @@ impl Core {
             answers: &self.answers,
             rate,
         };
-        let desired = build::desired(&input);
-        let mut maps = self.datapath.maps();
-        let outcome = self.reconciler.apply(&mut maps, &desired)?;
-        for change in &outcome.changes {
-            tracing::debug!("{change}");
-        }
+        let mut desired = build::desired(&input);
+        let switches = desired.switches.iter().map(|switch| switch.name.clone());
+        let leaving: BTreeSet<String> =
+            switches.filter(|switch| desired.translates_behind_bridge(switch)).collect();
+        let plans = &self.host.plans;
+        // Ports say so only once the programs are there, and no longer before they go.
+        let before = attach::leaving_ready(&self.datapath, plans, &leaving)?;
+        before.iter().for_each(|switch| desired.translate_at_egress(switch));
+        apply(&mut self.reconciler, &self.datapath, &desired)?;
         self.desired = desired;
         let replace = self.options.replace;
-        self.attached =
-            attach::sync(&mut self.datapath, &self.config, &self.host.plans, &self.held, replace)?;
+        self.attached = attach::sync(&mut self.datapath, &self.config, plans, &self.held, &leaving, replace)?;
+        let ready = attach::leaving_ready(&self.datapath, plans, &leaving)?;
+        if ready != before {
+            ready.iter().for_each(|switch| self.desired.translate_at_egress(switch));
+            apply(&mut self.reconciler, &self.datapath, &self.desired)?;
+        }
         self.tell_helpers();
         Ok(())
     }
@@ -320,4 +327,13 @@ impl Core {
         let asked: BTreeSet<Key> = self.asks().into_iter().map(|ask| ask.key).collect();
         self.answers.retain(|key, _| asked.contains(key));
     }
+}
+
+/// Writes what is desired into the maps.
+fn apply(reconciler: &mut Reconciler, datapath: &Datapath, desired: &Desired) -> Result<()> {
+    let outcome = reconciler.apply(&mut datapath.maps(), desired)?;
+    for change in &outcome.changes {
+        tracing::debug!("{change}");
+    }
+    Ok(())
 }

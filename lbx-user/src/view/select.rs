@@ -3,7 +3,7 @@
 use lbx_common::flow::TargetWord;
 use lbx_common::key;
 use lbx_common::limits::{MAX_SERVICE_TARGETS, REHASHES};
-use lbx_common::steer::fate;
+use lbx_common::steer::fate::{self, Choice};
 use lbx_common::target::Target;
 
 use super::{Result, Served, View};
@@ -23,6 +23,19 @@ pub(super) struct Selected {
     pub word: Option<TargetWord>,
     /// The only targets left are behind the port it came in by.
     pub only_itself: bool,
+    /// A target that would take it, if it were not blackholed.
+    pub paused: Option<u32>,
+}
+
+impl Selected {
+    /// Notes what a target said that did not take it.
+    fn refused(&mut self, index: u32, choice: Choice) {
+        match choice {
+            Choice::Paused => self.paused = Some(index),
+            Choice::Returns => self.only_itself = true,
+            Choice::Takes | Choice::Closed => {}
+        }
+    }
 }
 
 impl View<'_> {
@@ -43,11 +56,12 @@ impl View<'_> {
                 }
                 selected.rehashes = n;
                 if let Some(target) = self.read(word.target()).filter(|target| fate::is_same(target, word)) {
-                    if fate::takes_new(&target, self.now, ingress) {
+                    let choice = fate::choice(&target, self.now, ingress);
+                    if choice == Choice::Takes {
                         selected.word = Some(word);
                         return Ok(selected);
                     }
-                    selected.only_itself |= fate::returns(&target, ingress);
+                    selected.refused(word.target(), choice);
                 }
             }
         }
@@ -57,12 +71,13 @@ impl View<'_> {
         let (before, after) = members.split_at(start.min(members.len()));
         for index in after.iter().chain(before).take(MAX_SERVICE_TARGETS as usize).copied() {
             let Some(target) = self.read(index) else { continue };
-            if fate::takes_new(&target, self.now, ingress) {
+            let choice = fate::choice(&target, self.now, ingress);
+            if choice == Choice::Takes {
                 selected.walked = true;
                 selected.word = Some(TargetWord::new(index as u16, 0, target.generation));
                 return Ok(selected);
             }
-            selected.only_itself |= fate::returns(&target, ingress);
+            selected.refused(index, choice);
         }
         Ok(selected)
     }

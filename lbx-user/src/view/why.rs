@@ -9,6 +9,7 @@ use lbx_common::reason::Reason;
 use lbx_common::service::{AddressEntry, Rule, address_flags, flags as service_flags, rule_flags};
 use lbx_common::steer::fate::{self, Fate};
 
+use super::select::Selected;
 use super::{Error, Placed, Plugged, Result, Served, View, algorithm_name, deliver_name, forward_name};
 use crate::api::model::{Step, WhyFlow, WhyFlowQuery};
 
@@ -161,8 +162,18 @@ impl View<'_> {
         let Some(word) = selected.word else {
             story.0.state = None;
             story.0.target = None;
-            story.step("select", "no target takes a new flow");
-            let reason = if selected.only_itself { Reason::SelfTarget } else { Reason::NoTarget };
+            let (reason, told) = match selected {
+                Selected { paused: Some(index), .. } => {
+                    let name = self.targets.iter().find(|target| u32::from(target.index) == index);
+                    let name = name.map_or("the only target", |target| target.name.as_str());
+                    (Reason::Blackholed, format!("{name} is blackholed, and no other takes a new flow"))
+                }
+                Selected { only_itself: true, .. } => {
+                    (Reason::SelfTarget, "only the sender itself takes a new flow".to_owned())
+                }
+                Selected { .. } => (Reason::NoTarget, "no target takes a new flow".to_owned()),
+            };
+            story.step("select", told);
             let reject = service.entry.flags & service_flags::REJECT != 0 && reason == Reason::NoTarget;
             return Ok(story.end(if reject { "rejected" } else { "dropped" }, Some(reason)));
         };

@@ -27,6 +27,8 @@ pub enum Hook {
     Xdp(u32),
     /// `lbx_tc` at ingress.
     Tc(u32),
+    /// `lbx_tc_egress`: by the first port, from the second; from the host itself where both are one.
+    Out(u32, u32),
 }
 
 /// What a run did.
@@ -191,7 +193,7 @@ impl Bench {
     }
 
     fn attach(&mut self, hook: Hook) -> Runner {
-        let (Hook::Xdp(index) | Hook::Tc(index)) = hook;
+        let (Hook::Xdp(index) | Hook::Tc(index) | Hook::Out(index, _)) = hook;
         let device = self.devices[index as usize].clone();
         let point = match hook {
             Hook::Xdp(_) => {
@@ -199,6 +201,7 @@ impl Bench {
                 datapath::Point::Xdp
             }
             Hook::Tc(_) => self.datapath.attach_tc(&device, Direction::Ingress, TcMode::Auto).unwrap(),
+            Hook::Out(..) => self.datapath.attach_tc(&device, Direction::Egress, TcMode::Auto).unwrap(),
         };
         let list = datapath::list(&self.instance).unwrap();
         let found = list.iter().find(|a| a.device.name == device.name && a.point == point).unwrap();
@@ -206,6 +209,10 @@ impl Bench {
         match hook {
             Hook::Xdp(_) => Runner::xdp(program),
             Hook::Tc(_) => Runner::tc(program, device.ifindex),
+            Hook::Out(port, from) if port == from => Runner::leaving(program, device.ifindex, 0),
+            Hook::Out(_, from) => {
+                Runner::leaving(program, device.ifindex, self.devices[from as usize].ifindex)
+            }
         }
     }
 

@@ -149,7 +149,8 @@ pub fn update(map: BorrowedFd<'_>, key: u32, value: &[u8]) -> io::Result<()> {
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct SkBuff {
-    before: [u32; 10],
+    before: [u32; 9],
+    ingress_ifindex: u32,
     ifindex: u32,
     // tc_index to wire_len.
     between: [u32; 30],
@@ -163,9 +164,10 @@ struct SkBuff {
 impl SkBuff {
     /// Of a frame that comes in by an interface.
     const fn at(ifindex: u32) -> Self {
-        let (before, between) = ([0; 10], [0; 30]);
+        let (before, between) = ([0; 9], [0; 30]);
         Self {
             before,
+            ingress_ifindex: ifindex,
             ifindex,
             between,
             gso_segs: 0,
@@ -185,17 +187,24 @@ pub struct Runner {
     out: Box<[u8; ROOM]>,
     /// Interface of the frames, for tc.
     ifindex: Option<u32>,
+    /// Interface they came in by: another one where they leave.
+    from: Option<u32>,
 }
 
 impl Runner {
     /// Over an XDP program.
     pub fn xdp(program: OwnedFd) -> Self {
-        Self { program, out: Box::new([0; ROOM]), ifindex: None }
+        Self { program, out: Box::new([0; ROOM]), ifindex: None, from: None }
     }
 
     /// Over a classifier whose frames come in by an interface of the caller's network namespace.
     pub fn tc(program: OwnedFd, ifindex: u32) -> Self {
-        Self { ifindex: Some(ifindex), ..Self::xdp(program) }
+        Self { ifindex: Some(ifindex), from: Some(ifindex), ..Self::xdp(program) }
+    }
+
+    /// Over a classifier whose frames leave by an interface, and came in by another (0: from the host itself).
+    pub fn leaving(program: OwnedFd, ifindex: u32, from: u32) -> Self {
+        Self { ifindex: Some(ifindex), from: Some(from), ..Self::xdp(program) }
     }
 
     /// The program.
@@ -206,7 +215,9 @@ impl Runner {
     /// Runs the program once. `gso`: payload bytes of a segment where the frame is a superframe (tc only).
     pub fn run(&mut self, frame: &[u8], gso: u32) -> io::Result<(Verdict, &[u8])> {
         let gso_segs = if gso == 0 { 0 } else { (frame.len() as u32).div_ceil(gso) };
-        let skb = SkBuff { gso_segs, gso_size: gso, ..SkBuff::at(self.ifindex.unwrap_or(0)) };
+        let ingress_ifindex = self.from.unwrap_or(0);
+        let skb =
+            SkBuff { gso_segs, gso_size: gso, ingress_ifindex, ..SkBuff::at(self.ifindex.unwrap_or(0)) };
         let mut attr = Attr {
             prog_fd: self.program.as_raw_fd() as u32,
             data_size_in: frame.len() as u32,

@@ -92,6 +92,8 @@ pub struct Tgt {
     pub mtu: u16,
     /// How frames get to it.
     pub deliver: Deliver,
+    /// nat: its port serves nothing else, and answers are translated without a recorded flow.
+    pub exclusive: bool,
 }
 
 impl Tgt {
@@ -108,6 +110,7 @@ impl Tgt {
             vlan: 0,
             mtu: 1500,
             deliver: Deliver::Redirect,
+            exclusive: false,
         }
     }
 }
@@ -296,7 +299,7 @@ impl Tgt {
             port_index: self.port as u16,
             vlan: self.vlan,
             mtu: self.mtu,
-            flags: target_flags::IN_USE,
+            flags: target_flags::IN_USE | if self.exclusive { target_flags::EXCLUSIVE } else { 0 },
             service: service as u16,
             forward: svc.forward as u8,
             queues: 1,

@@ -97,6 +97,11 @@ impl Point {
         }
     }
 
+    /// Whether it sees frames on their way out.
+    pub const fn is_egress(self) -> bool {
+        matches!(self.direction(), Direction::Egress)
+    }
+
     pub(in crate::datapath) const fn direction(self) -> Direction {
         match self {
             Self::Xdp => Direction::Ingress,
