@@ -76,6 +76,8 @@ pub fn ebpf_cargo(verb: &str) -> Cmd {
         // The target's flags are in .cargo/config.toml, which gives way to a RUSTFLAGS meant for this machine.
         .unset("RUSTFLAGS")
         .unset("CARGO_ENCODED_RUSTFLAGS")
+        // Incremental builds cut the program into units: less is inlined, and stacks grow beyond what is allowed.
+        .env("CARGO_INCREMENTAL", "0")
         .env("CARGO_TARGET_DIR", paths::target().join("ebpf"))
 }
 
