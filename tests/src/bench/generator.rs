@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use aya::maps::{DevMap, PerCpuArray};
 use aya::programs::{Xdp, XdpMode};
 
+use super::clock;
 use super::programs::{Load, Programs};
 use crate::bpf::run;
 
@@ -26,6 +27,9 @@ pub struct Through {
     pub arrived: u64,
     /// In this time.
     pub took: Duration,
+    /// Of which the sending thread had the core. The kernel's part of the way counts in it, as long as it is done
+    /// between two batches and not by a thread of the kernel's.
+    pub cpu: Duration,
 }
 
 impl Through {
@@ -37,6 +41,11 @@ impl Through {
     /// Millions of frames a second sent into it.
     pub fn sent_mpps(&self) -> f64 {
         self.sent as f64 / self.took.as_secs_f64() / 1e6
+    }
+
+    /// Nanoseconds of CPU time a frame that arrived.
+    pub fn ns(&self) -> f64 {
+        self.cpu.as_nanos() as f64 / self.arrived as f64
     }
 
     /// Share of the frames that did not arrive.
@@ -71,13 +80,14 @@ impl Programs {
         run::update(self.map("bench_jump")?, 0, &sender.to_ne_bytes()).context("bench_jump")?;
         // Fills caches and pools of pages.
         run::live(self.xdp("bench_xdp")?.as_fd(), load.frame, CHUNK)?;
-        let (before, start) = (self.arrived()?, Instant::now());
+        let (before, cpu, start) = (self.arrived()?, clock::thread_time()?, Instant::now());
         let mut sent = 0;
         while start.elapsed() < time {
             run::live(self.xdp("bench_xdp")?.as_fd(), load.frame, CHUNK)?;
             sent += u64::from(CHUNK);
         }
-        Ok(Through { sent, arrived: self.arrived()? - before, took: start.elapsed() })
+        let (took, cpu) = (start.elapsed(), clock::thread_time()? - cpu);
+        Ok(Through { sent, arrived: self.arrived()? - before, took, cpu })
     }
 
     /// Frames that arrived at all ends so far.

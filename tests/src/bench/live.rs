@@ -22,7 +22,7 @@ struct Row {
     line: Line,
     flows: u32,
     arrived: Samples,
-    sent: Samples,
+    ns: Samples,
     lost: Samples,
 }
 
@@ -71,13 +71,7 @@ fn measure(lines: &mut Lines, of: &[Line], rounds: u32, time: Duration) -> Resul
     let mut rows = Vec::new();
     for &line in of {
         for (flows, _) in SIZES.into_iter().filter(|(flows, _)| line.takes(*flows)) {
-            rows.push(Row {
-                line,
-                flows,
-                arrived: Samples::new(),
-                sent: Samples::new(),
-                lost: Samples::new(),
-            });
+            rows.push(Row { line, flows, arrived: Samples::new(), ns: Samples::new(), lost: Samples::new() });
             lines.prime(line, flows)?;
         }
     }
@@ -85,7 +79,7 @@ fn measure(lines: &mut Lines, of: &[Line], rounds: u32, time: Duration) -> Resul
         for row in &mut rows {
             let through = lines.send(row.line, row.flows, time)?;
             row.arrived.push(through.mpps());
-            row.sent.push(through.sent_mpps());
+            row.ns.push(through.ns());
             row.lost.push(through.lost());
         }
     }
@@ -102,6 +96,7 @@ fn table(report: &mut Report, rows: &[Row], flows: u32) {
             "of bare table".into(),
             "Mpps".into(),
             "best".into(),
+            "CPU ns".into(),
             "lost".into(),
         ]
         .to_vec(),
@@ -112,6 +107,7 @@ fn table(report: &mut Report, rows: &[Row], flows: u32) {
             format!("{:.2}", row.arrived.median() / bare),
             format!("{:.2}", row.arrived.median()),
             format!("{:.2}", row.arrived.max()),
+            format!("{:.0}", row.ns.median()),
             format!("{:.2} %", row.lost.median() * 100.0),
         ]);
     }
