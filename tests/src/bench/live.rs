@@ -45,7 +45,15 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     ));
     let most = SIZES.map(|(flows, _)| flows).into_iter().max().unwrap_or(1);
     let mut lines = Lines::build(most, Forward::Dsr, true)?;
-    let first = [Line::BareRedirect, Line::BareTable, Line::Dsr, Line::Bridge, Line::Numgen, Line::Jhash];
+    let first = [
+        Line::BareRedirect,
+        Line::BareTable,
+        Line::Dsr,
+        Line::Learning,
+        Line::Bridge,
+        Line::Numgen,
+        Line::Jhash,
+    ];
     let rows = measure(&mut lines, &first, rounds, time)?;
     for (flows, _) in SIZES {
         table(report, &rows, flows);

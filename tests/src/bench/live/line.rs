@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lbx_common::limits::SLOTS_PER_FLOW;
-use lbx_common::port::Port;
+use lbx_common::port::{Port, flags};
 use lbx_common::target::{Forward, Target};
 
 use self::kernel::Kernel;
@@ -28,6 +28,8 @@ pub enum Line {
     BareTable,
     /// lbx, MACs only.
     Dsr,
+    /// The same where the uplink is the port of a bridge that learns: the client's MAC has to stay known there.
+    Learning,
     /// lbx, addresses and ports.
     Nat,
     /// The kernel's bridge.
@@ -45,6 +47,7 @@ impl Line {
             Self::BareRedirect => "bare redirect",
             Self::BareTable => "bare table",
             Self::Dsr => "lbx dsr",
+            Self::Learning => "lbx dsr, learning bridge",
             Self::Nat => "lbx nat",
             Self::Bridge => "kernel bridge",
             Self::Numgen => "nftables dnat, numgen",
@@ -145,7 +148,10 @@ impl Lines {
         let by = match line {
             Line::BareRedirect => self.into.bare_redirect,
             Line::BareTable => self.into.bare_table,
-            Line::Dsr | Line::Nat => self.into.lbx,
+            Line::Dsr | Line::Learning | Line::Nat => {
+                self.learning(line == Line::Learning)?;
+                self.into.lbx
+            }
             Line::Bridge => self.kernel()?.bridge()?,
             Line::Numgen => self.kernel()?.numgen()?,
             Line::Jhash => self.kernel()?.jhash()?,
@@ -153,6 +159,14 @@ impl Lines {
         let frame = frame(line);
         let load = line.load(&frame, flows);
         self.programs.send(by, &load, line.checks(), time)
+    }
+
+    /// Makes the uplink one of a bridge that learns, or not.
+    fn learning(&self, on: bool) -> Result<()> {
+        let port = self.bench.maps().port(0)?;
+        let rest = port.flags & !flags::LEARNING;
+        let flags = if on { rest | flags::LEARNING } else { rest };
+        Ok(self.bench.maps().write_port(0, &Port { flags, ..port })?)
     }
 
     fn kernel(&self) -> Result<&Kernel> {
