@@ -10,6 +10,7 @@ pub mod addr;
 pub mod addresses;
 pub mod algo;
 pub mod control;
+pub mod event;
 pub mod flow;
 pub mod fragment;
 pub mod key;

@@ -17,6 +17,11 @@ macro_rules! reasons {
                 match self { $(Self::$name => $text,)* }
             }
 
+            /// By its number.
+            pub fn from_u8(number: u8) -> Option<Self> {
+                Self::ALL.iter().copied().find(|reason| *reason as u8 == number)
+            }
+
             /// What it is a reason for.
             pub const fn kind(self) -> Kind {
                 match self { $(Self::$name => Kind::$kind,)* }

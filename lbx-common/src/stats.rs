@@ -27,7 +27,7 @@ pub struct ServiceStats {
     pub flows_unrecorded: u64,
     /// Packets dropped, whatever the reason.
     pub drops: u64,
-    /// Packets answered with a RST or unreachable.
+    /// Packets answered with a RST, unreachable or too big.
     pub rejects: u64,
     /// Answers of nat targets translated back.
     pub returns: u64,

@@ -12,6 +12,7 @@ use crate::steps::back::BackQuery;
 use aya_ebpf::btf_maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use lbx_common::control::Control;
+use lbx_common::event::Event;
 use lbx_common::flow::{Bucket, ColdFlow};
 use lbx_common::fragment::{FragmentKey, FragmentValue, MacKey};
 use lbx_common::key::FlowKey;
@@ -116,6 +117,14 @@ pub static NAMES: Array<[u8; NAME_LEN], { (MAX_SERVICES + MAX_TARGETS) as usize 
 /// Sampled events; size in bytes.
 #[btf_map(name = "events")]
 pub static EVENTS: RingBuf<(), { 256 * 1024 }> = RingBuf::new();
+
+/// The event in hand.
+#[btf_map(name = "event")]
+pub static EVENT: PerCpuArray<Event, 1> = PerCpuArray::new();
+
+/// Token buckets of the events, by reason.
+#[btf_map(name = "event_rates")]
+pub static EVENT_RATES: PerCpuArray<rate::Bucket, { REASONS as usize }> = PerCpuArray::new();
 
 /// The rare paths of XDP, by [`lbx_common::steer::slow::Slow`].
 #[btf_map(name = "xdp_tail")]

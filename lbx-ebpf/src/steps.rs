@@ -7,6 +7,7 @@ pub mod clock;
 pub mod conflict;
 pub mod emit;
 pub mod env;
+pub mod event;
 pub mod flow;
 pub mod hot;
 pub mod leave;
@@ -222,5 +223,10 @@ fn message<F: Frame>(
 /// A malformed packet to a VIP: dropped where the VIP has services, else none of ours.
 #[inline(always)]
 pub fn malformed(env: &Env, entry: &AddressEntry, vlan: u16, reason: Reason) -> Outcome {
-    Err(if service::covers(entry, vlan, env.port.switch) { reason } else { Reason::NotAService })
+    if !service::covers(entry, vlan, env.port.switch) {
+        return Err(Reason::NotAService);
+    }
+    event::note(&Ip::UNSPECIFIED, &entry.addr, 0, 0);
+    event::sample(env, reason, event::NONE, event::NONE, 0);
+    Err(reason)
 }

@@ -12,6 +12,7 @@ pub mod pending;
 
 mod notify;
 mod once;
+mod recent;
 mod report;
 mod requests;
 mod run;

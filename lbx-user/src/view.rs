@@ -4,6 +4,7 @@
 //! Needs no daemon. The daemon's API calls the same functions and adds what only it knows: wishes, overrides,
 //! health, reasons.
 
+mod events;
 pub mod flows;
 pub mod names;
 mod report;

@@ -221,6 +221,16 @@ fn without_a_target_it_is_rejected_at_once_or_dropped() {
         assert!(begin.elapsed() >= Duration::from_millis(700), "{at}: {error:#}");
     }
     assert!(scenario.count(0, "no_target").unwrap() > 0);
+    // Which packets that were, the daemon can tell.
+    let stats = scenario.lbx().json(&["stats", "--drops"]).unwrap();
+    let recent = stats["recent"].as_array().unwrap();
+    let at = |event: &&serde_json::Value| event["vip"] == vip(1, Family::V6).to_string();
+    let one = recent.iter().rfind(at).unwrap_or_else(|| panic!("{stats}"));
+    let seen = ["reason", "kind", "service", "protocol", "port"].map(|field| one[field].as_str().unwrap());
+    assert_eq!(seen, ["no_target", "drop", "nat-web", "tcp", "up0"]);
+    assert_eq!((&one["vip_port"], &one["tcp_flags"]), (&8080.into(), &2.into()), "{one}");
+    let text = scenario.lbx().cli(&["stats", "--drops"]).unwrap();
+    assert!(text.contains("some of the last packets") && text.contains("up0"), "{text}");
 }
 
 /// Open connections and new ones go on while the daemon is killed, started, stopped, reloaded and restarted.

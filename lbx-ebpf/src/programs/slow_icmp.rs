@@ -12,7 +12,7 @@ use crate::steps::emit::{self, Load};
 use crate::steps::env::Env;
 use crate::steps::open::{self, target};
 use crate::steps::service::{self, Query};
-use crate::steps::{Outcome, back, clock, flow, stats};
+use crate::steps::{Outcome, back, clock, event, flow, stats};
 use crate::verdict::{Action, count};
 use lbx_common::addr::Ip;
 use lbx_common::algo::tcp::packet;
@@ -83,6 +83,8 @@ fn inward<F: Frame>(
         && matches!(reason.kind(), Kind::Drop)
     {
         stats::service(index, |s| s.drops += 1);
+        event::note(&outer.src, &outer.dst, 0, scope(outer.protocol, vlan, env.port.switch));
+        event::sample(env, reason, index, event::NONE, 0);
     }
     outcome
 }

@@ -11,9 +11,10 @@ use crate::slow::locate::{Located, locate};
 use crate::steps::emit::{self, Load};
 use crate::steps::env::Env;
 use crate::steps::open::target;
-use crate::steps::{Outcome, back, clock, malformed, service, stats};
+use crate::steps::{Outcome, back, clock, event, malformed, service, stats};
 use crate::verdict::{Action, count};
 use lbx_common::flow::TargetWord;
+use lbx_common::key::scope;
 use lbx_common::reason::{Kind, Reason};
 use lbx_common::service::{AddressEntry, flags};
 use lbx_common::steer::fate::{self, Fate};
@@ -75,6 +76,8 @@ fn follow<F: Frame>(frame: F, env: &Env, entry: &AddressEntry, located: &Located
         && matches!(reason.kind(), Kind::Drop)
     {
         stats::service(index, |s| s.drops += 1);
+        event::note(&located.src, &located.dst, 0, scope(located.protocol, vlan, env.port.switch));
+        event::sample(env, reason, index, event::NONE, 0);
     }
     outcome
 }

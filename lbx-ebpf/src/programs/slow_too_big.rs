@@ -6,8 +6,8 @@ use crate::packet::frame::Frame;
 use crate::packet::parse;
 use crate::slow::locate::locate;
 use crate::slow::quote;
-use crate::steps::Outcome;
 use crate::steps::env::Env;
+use crate::steps::{Outcome, stats};
 use lbx_common::reason::Reason;
 use lbx_common::reply::error::Report;
 
@@ -27,6 +27,10 @@ impl SlowPath for TooBig {
             return Err(Reason::TooBig);
         }
         let report = Report::TooBig(note.mtu);
-        quote::report(frame, env, located, report, Reason::TooBigAnswered, Reason::TooBig)
+        let outcome = quote::report(frame, env, located, report, Reason::TooBigAnswered, Reason::TooBig);
+        if outcome.is_ok() {
+            stats::service(note.service as u32, |s| s.rejects += 1);
+        }
+        outcome
     }
 }

@@ -8,7 +8,7 @@
 
 use super::env::Env;
 use super::service::{self, Query};
-use super::{Outcome, back, clock, detour, is_solicited, open, port, serve, stats};
+use super::{Outcome, back, clock, detour, event, is_solicited, open, port, serve, stats};
 use crate::maps::FLOWS;
 use crate::maps::scratch::Scratch;
 use crate::packet::cursor::Packet;
@@ -253,6 +253,14 @@ fn first<F: Frame>(
         Ok(word) => word,
         Err(reason) => {
             let service = service::service(index).ok_or(Reason::Internal)?;
+            let src = if brief.v4 {
+                packet.read(ether.l3 + 12).map(Ip::v4)
+            } else {
+                packet.read(ether.l3 + 8).map(Ip::v6)
+            };
+            let scope = scope(protocol, vlan, env.port.switch);
+            event::note(&src.unwrap_or_default(), &entry.addr, brief.ports, scope);
+            event::sample(env, reason, index, event::NONE, brief.tcp_flags);
             serve::ended(frame, env, service, index, vlan, reason);
             return Err(reason);
         }

@@ -2,6 +2,7 @@
 
 use super::emit::{self, Load};
 use super::env::Env;
+use super::event::{self, NONE};
 use super::flow::{self, Hit};
 use super::open::{self, target};
 use super::service::{self, Query};
@@ -51,12 +52,14 @@ pub fn serve_with<F: Frame>(
     if service.flags & flags::ACTIVE == 0 {
         return Err(Reason::Suspended);
     }
+    event::note(&view.src, &view.dst, view.ports, scope(view.protocol, vlan, env.port.switch));
     let outcome = if env.port.is_member(vlan) {
         flow(frame, env, view, vlan, index, opened, bound)
     } else {
         Err(Reason::VlanIngress)
     };
     if let Err(reason) = outcome {
+        event::sample(env, reason, index, NONE, view.tcp_flags);
         ended(frame, env, service, index, vlan, reason);
     }
     outcome
@@ -138,7 +141,11 @@ fn known(
     let state = unsafe { core::ptr::read_volatile(&raw const target.state) };
     match fate::known(state, now, opens) {
         Fate::Go => {}
-        Fate::GoExpired => count(Reason::BlackholeExpired),
+        Fate::GoExpired => {
+            count(Reason::BlackholeExpired);
+            let target = hit.word.target();
+            event::sample(env, Reason::BlackholeExpired, service, target, view.tcp_flags);
+        }
         Fate::Blackholed => {
             stats::target(hit.word.target(), |s| s.drops += 1);
             return Err(Reason::Blackholed);

@@ -18,7 +18,8 @@ pub use request::{
 pub use state::{FlowTable, PendingAttach, Port, Service, Services, Source, Status};
 pub use target::{
     Counters, Flow, FlowQuery, FlowState, Flows, Health, HealthCheck, QueueWeight, ReasonCount, Repair,
-    ServiceCounters, ServiceStats, Stats, Table, Target, TargetStats, Targets, WeightRow, Weights, Wish,
+    Sampled, ServiceCounters, ServiceStats, Stats, Table, Target, TargetStats, Targets, WeightRow, Weights,
+    Wish,
 };
 
 use serde::{Deserialize, Serialize};

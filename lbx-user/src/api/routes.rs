@@ -115,7 +115,7 @@ async fn flows(State(core): State<Handle>, Query(query): Query<FlowQuery>) -> Re
 }
 
 async fn stats(State(core): State<Handle>) -> Reply<super::model::Stats> {
-    Ok(answer(core.call(|core| core.view()?.stats()).await??))
+    Ok(answer(core.call(|core| core.stats()).await??))
 }
 
 async fn health(State(core): State<Handle>) -> Reply<super::model::Health> {

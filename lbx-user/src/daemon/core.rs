@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::attach::{self, Attached};
 use super::host::Host;
 use super::paths::Paths;
+use super::recent::Recent;
 use crate::answer::{Ask, Key, machine::Phase};
 use crate::config::{Answer, Config};
 use crate::control::build::{self, Input};
@@ -63,6 +64,8 @@ pub struct Core {
     pub attached: Attached,
     /// Switches that are not attached without `--yes`, and why.
     pub held: BTreeMap<String, String>,
+    /// The last sampled events.
+    pub recent: Recent,
     /// The last pass that failed, and why.
     pub failed: Option<String>,
     pub(super) options: AttachOptions,
@@ -103,6 +106,7 @@ impl Core {
             desired: Desired::default(),
             attached: Attached::default(),
             held: BTreeMap::new(),
+            recent: Recent::default(),
             failed: None,
             options,
             allowed: BTreeSet::new(),
@@ -318,6 +322,7 @@ impl Core {
 
     /// What passes with time: renews blackholes, forgets what is no more.
     pub fn tick(&mut self) {
+        self.recent.take(self.datapath.maps());
         if self.book.any_deadline() {
             let _ = self.flip();
         }

@@ -44,6 +44,16 @@ impl Core {
         Ok(status)
     }
 
+    /// All counters, and the last events.
+    ///
+    /// # Errors
+    /// The maps could not be read.
+    pub fn stats(&mut self) -> view::Result<model::Stats> {
+        self.recent.take(self.datapath.maps());
+        let view = self.view()?;
+        Ok(model::Stats { recent: self.recent.show(&view), ..view.stats()? })
+    }
+
     fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         notes.extend(

@@ -3,20 +3,21 @@
 use super::error::{Error, Result};
 use super::maps::Maps;
 use aya::maps::{Map, MapData, RingBuf};
+use lbx_common::event::Event;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 /// Reads what the programs send. One reader at a time: a second one would take events from the first.
 pub struct Events(RingBuf<MapData>);
 
 impl Events {
-    /// The oldest event that was not read yet, as the programs wrote it (64 bytes, eight words).
-    pub fn next_event(&mut self) -> Option<[u64; 8]> {
+    /// The oldest event that was not read yet.
+    pub fn next_event(&mut self) -> Option<Event> {
         let item = self.0.next()?;
-        let mut words = [0; 8];
-        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
+        let mut event = Event::default();
+        let bytes = bytemuck::bytes_of_mut(&mut event);
         let len = item.len().min(bytes.len());
         bytes[..len].copy_from_slice(&item[..len]);
-        Some(words)
+        Some(event)
     }
 }
 

@@ -219,7 +219,12 @@ impl View<'_> {
             target: target.name.clone(),
             counters: target_counters(target, &counters),
         });
-        Ok(Stats { reasons: reasons.collect(), services: services.collect(), targets: targets.collect() })
+        Ok(Stats {
+            reasons: reasons.collect(),
+            services: services.collect(),
+            targets: targets.collect(),
+            recent: Vec::new(),
+        })
     }
 
     /// As many counters as are in use.
@@ -266,7 +271,7 @@ fn role_name(flags: u16) -> &'static str {
 }
 
 /// Name of a kind of reason.
-fn kind_name(kind: Kind) -> &'static str {
+pub(super) fn kind_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Drop => "drop",
         Kind::Answer => "answer",

@@ -282,6 +282,40 @@ pub struct Stats {
     pub services: Vec<ServiceStats>,
     /// By target.
     pub targets: Vec<TargetStats>,
+    /// The last packets that something happened to: a sample, the oldest first (only from the daemon).
+    #[serde(default)]
+    pub recent: Vec<Sampled>,
+}
+
+/// A packet that something happened to.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Sampled {
+    /// Milliseconds since.
+    pub ago_ms: u64,
+    /// What: the name of a reason.
+    pub reason: String,
+    /// `drop`, `answer`, `pass` or `event`.
+    pub kind: String,
+    /// The service, where it was known.
+    pub service: Option<String>,
+    /// The target, where there was one.
+    pub target: Option<String>,
+    /// The port it came in by.
+    pub port: Option<String>,
+    /// `tcp`, `udp`, ..., where it was known.
+    pub protocol: Option<String>,
+    /// Its source, where it was known.
+    pub client: Option<IpAddr>,
+    /// Its source port.
+    pub client_port: u16,
+    /// Its destination.
+    pub vip: Option<IpAddr>,
+    /// Its destination port.
+    pub vip_port: u16,
+    /// Its VLAN; 0 untagged.
+    pub vlan: u16,
+    /// Its TCP flags, as the byte in the header.
+    pub tcp_flags: u8,
 }
 
 /// How often something happened for a reason.
