@@ -1,6 +1,9 @@
 //! VLANs: the tag a frame has, the VLAN it belongs to, and the tag the target's port wants.
 
+use std::time::Duration;
+
 use lbx_common::reason::Reason;
+use lbx_tests::bpf::wire::Wire;
 use lbx_tests::bpf::world::{FAMILIES, UPLINK, tcp_packet, vm_mac};
 use lbx_tests::bpf::{Bench, Hook, Verdict, World};
 use lbx_tests::packets::tcp::SYN;
@@ -73,4 +76,59 @@ fn a_frame_stays_in_its_vlan() {
     closed.ports[0].vlans[0] &= !(1 << 10);
     let mut bench = Bench::new(closed);
     bench.run(XDP, &frame(10)).dropped("ingress", &[Reason::VlanIngress]);
+}
+
+/// A real port takes the tag out of the frame before tc sees it (`skb_vlan_untag`), and one that is put on there goes
+/// onto the wire.
+#[test]
+fn a_tag_that_lies_beside_the_frame_counts_as_well() {
+    // As above.
+    let rows = [
+        (1, None, 0, None),
+        (1, None, 1, Some(1)),
+        (1, Some(1), 0, None),
+        (10, Some(10), 0, None),
+        (10, Some(10), 10, Some(10)),
+        (10, Some(10), 20, Some(20)),
+        (1, Some(0), 0, None),
+        (1, Some(0), 20, Some(20)),
+    ];
+    for (n, (service, tag, wanted, out)) in rows.into_iter().enumerate() {
+        let mut world = world(service, wanted);
+        world.services.iter_mut().for_each(|svc| svc.targets.truncate(1));
+        let mut bench = Bench::new(world);
+        bench.runner(Hook::Tc(UPLINK));
+        let (from, to) = (Wire::plug(UPLINK).unwrap(), Wire::plug(1).unwrap());
+        for v4 in FAMILIES {
+            let plain = tcp_packet(v4, 50, SYN);
+            let tagged = |tag: Option<u16>| Packet {
+                tags: tag.map(|t| (VLAN, t)).into_iter().collect(),
+                ..plain.clone()
+            };
+            bench.settle();
+            from.send(&tagged(tag).build()).unwrap();
+            let got = to.receive(vm_mac(1), Duration::from_secs(2)).unwrap();
+            let expected = Packet { eth_dst: vm_mac(1), ..tagged(out) }.build();
+            assert_eq!(got, Some(expected), "row {n}: {:?}", bench.counted());
+        }
+    }
+}
+
+#[test]
+fn a_tag_beside_the_frame_keeps_it_in_its_vlan() {
+    let mut bench = Bench::new(world(10, 10));
+    bench.runner(Hook::Tc(UPLINK));
+    let from = Wire::plug(UPLINK).unwrap();
+    let wires: Vec<_> = (1..4).map(|n| Wire::plug(n).unwrap()).collect();
+    for (tag, what) in [(None, "untagged"), (Some(20), "another VLAN")] {
+        bench.settle();
+        let plain = tcp_packet(true, 60, SYN);
+        let frame = tag.map_or(plain.clone(), |tag| plain.tagged(tag)).build();
+        from.send(&frame).unwrap();
+        for (wire, vm) in wires.iter().zip(1..) {
+            let got = wire.receive(vm_mac(vm), Duration::from_millis(300)).unwrap();
+            assert_eq!(got, None, "{what}");
+        }
+        assert_eq!(bench.counted().0.get("not_a_service"), Some(&1), "{what}");
+    }
 }
