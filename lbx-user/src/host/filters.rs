@@ -47,6 +47,8 @@ pub enum Source {
     Vlan,
     /// XDP cannot redirect into the port: a frame would be lost.
     NoRedirect,
+    /// Whether XDP can redirect into the port is not known.
+    RedirectUnknown,
 }
 
 /// One thing that holds for frames to (or from) a port.
@@ -75,6 +77,7 @@ impl fmt::Display for Finding {
             Source::Shaping => "shaping",
             Source::Vlan => "VLAN filtering",
             Source::NoRedirect => "no XDP redirect",
+            Source::RedirectUnknown => "XDP redirect unknown",
         };
         write!(f, "{source} on {}: {}", self.port, self.rule)
     }
@@ -99,19 +102,17 @@ pub fn vlan_findings(view: &View, port: &str) -> Vec<Finding> {
 
 /// A port into which XDP cannot redirect. `takes_redirects` as the kernel tells it; `None`: it does not.
 pub fn redirect_finding(link: &Link, takes_redirects: Option<bool>) -> Option<Finding> {
-    let rule = match (&link.kind, takes_redirects) {
-        (Kind::Veth { .. }, Some(false)) => {
-            "its other end does no NAPI, so frames would be lost (`ethtool -K DEV gro on` there)"
+    let (source, rule) = match (&link.kind, takes_redirects) {
+        (Kind::Veth { .. }, Some(false)) => (
+            Source::NoRedirect,
+            "its other end does no NAPI, so frames would be lost (`ethtool -K DEV gro on` there)",
+        ),
+        (Kind::Veth { .. }, None) => {
+            (Source::RedirectUnknown, "this kernel does not tell whether its other end does NAPI")
         }
-        (Kind::Veth { .. }, None) => "this kernel does not tell whether its other end does NAPI",
         // A tap always does; before 6.3 nobody else is asked for.
         (Kind::Tap { .. }, _) | (_, Some(true) | None) => return None,
-        (_, Some(false)) => "its driver cannot, so frames would be lost",
+        (_, Some(false)) => (Source::NoRedirect, "its driver cannot, so frames would be lost"),
     };
-    Some(Finding {
-        port: link.name.clone(),
-        source: Source::NoRedirect,
-        rule: rule.to_owned(),
-        drops: Vec::new(),
-    })
+    Some(Finding { port: link.name.clone(), source, rule: rule.to_owned(), drops: Vec::new() })
 }

@@ -195,7 +195,9 @@ fn filters(config: &Config, host: &Host, found: &mut Findings) {
     for finding in host.findings.iter().filter(|finding| finding.source != Source::Vlan) {
         let hint = match finding.source {
             _ if !finding.drops.is_empty() => "allow the VIPs in it: `dsr` targets answer from them",
-            Source::NoRedirect => "`deliver = \"auto\"` takes the bridge there, so that nothing is lost",
+            Source::NoRedirect | Source::RedirectUnknown => {
+                "`deliver = \"auto\"` takes the bridge there, so that nothing is lost"
+            }
             _ => "`deliver = \"auto\"` takes the bridge there, so that it holds",
         };
         found.warn("filters", &finding.port, finding.to_string(), hint);

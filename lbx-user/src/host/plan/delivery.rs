@@ -17,7 +17,8 @@ pub enum Delivered {
 /// Decide from what was found on the target's port; the sentence says why.
 pub fn delivery_auto(findings: &[Finding]) -> (Delivered, String) {
     // What is lost on the way in cannot meet anything.
-    if let Some(lost) = findings.iter().find(|finding| finding.source == Source::NoRedirect) {
+    let lost = |finding: &&Finding| matches!(finding.source, Source::NoRedirect | Source::RedirectUnknown);
+    if let Some(lost) = findings.iter().find(lost) {
         return (Delivered::Bridge, lost.to_string());
     }
     match findings {

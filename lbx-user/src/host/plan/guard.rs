@@ -218,7 +218,9 @@ fn filters(
     }
     if service.deliver == Delivery::Redirect && !service.bypass_filters {
         // VLAN membership is kept by lbx itself; rules and shaping are not.
-        let passed = |finding: &&Finding| !matches!(finding.source, Source::Vlan | Source::NoRedirect);
+        let passed = |finding: &&Finding| {
+            !matches!(finding.source, Source::Vlan | Source::NoRedirect | Source::RedirectUnknown)
+        };
         if let Some(finding) = on_port.clone().find(passed) {
             refuse(
                 format!("`deliver = \"redirect\"` would walk past a {finding}"),
