@@ -100,9 +100,8 @@ extern "C" fn lbx_open(hash: u64, request: u64) -> u64 {
     let Some(control) = Env::control() else { return failed(BROKEN) };
     let Some(service) = service::service(request.service()) else { return failed(BROKEN) };
     let now = clock::jiffies();
-    let word = match select(service, hash, now, request.port_index()) {
-        Some(word) => word,
-        None => return lbx_refused(request.service(), request.port_index()),
+    let Some(word) = select(service, hash, now, request.port_index()) else {
+        return lbx_refused(request.service(), request.port_index());
     };
     let nat = service.forward == Forward::Nat as u8;
     let tcp = request.protocol() == protocol::TCP;

@@ -204,14 +204,18 @@ impl Core {
         let plans = &self.host.plans;
         // Ports say so only once the programs are there, and no longer before they go.
         let before = attach::leaving_ready(&self.datapath, plans, &leaving)?;
-        before.iter().for_each(|switch| desired.translate_at_egress(switch));
+        for switch in &before {
+            desired.translate_at_egress(switch);
+        }
         apply(&mut self.reconciler, &self.datapath, &desired)?;
         self.desired = desired;
         let replace = self.options.replace;
         self.attached = attach::sync(&mut self.datapath, &self.config, plans, &self.held, &leaving, replace)?;
         let ready = attach::leaving_ready(&self.datapath, plans, &leaving)?;
         if ready != before {
-            ready.iter().for_each(|switch| self.desired.translate_at_egress(switch));
+            for switch in &ready {
+                self.desired.translate_at_egress(switch);
+            }
             apply(&mut self.reconciler, &self.datapath, &self.desired)?;
         }
         self.tell_helpers();
