@@ -97,6 +97,12 @@ fn clsact_stands_in_and_only_our_own_filter_and_qdisc_go() {
 fn a_foreign_xdp_program_is_named_and_replaced_only_on_request() {
     let place = Place::new();
     let p0 = place.device("p0");
+    // Of the same number, in a namespace that is none of our business.
+    let away = Place::new();
+    let same = away.device("p0");
+    assert_eq!(same.ifindex, p0.ifindex);
+    let mut elsewhere = away.load(&small()).unwrap();
+    away.inside(|| elsewhere.attach_xdp(&same, 0, XdpMode::Native, false)).unwrap();
     // A program of another instance is as foreign as any, and it is attached by a link.
     let other = Place::new();
     let object = datapath::ebpf_object().unwrap();
@@ -112,6 +118,13 @@ fn a_foreign_xdp_program_is_named_and_replaced_only_on_request() {
 
     place.inside(|| datapath.attach_xdp(&p0, 0, XdpMode::Native, true)).unwrap();
     assert_eq!(place.list(), [("p0".into(), Point::Xdp, false)]);
+    assert_eq!(
+        away.list(),
+        [("p0".into(), Point::Xdp, false)],
+        "another namespace's interface keeps its program"
+    );
+    away.detach_all();
+    drop(elsewhere);
     drop(foreign);
     place.inside(|| datapath::detach_all(&other.instance)).unwrap();
     assert_eq!(place.list(), [("p0".into(), Point::Xdp, false)], "the other's detach leaves ours alone");

@@ -59,7 +59,7 @@ pub(crate) fn attach_xdp(
         if !replace {
             return Err(foreign(device, state.prog_id));
         }
-        evict_xdp(device, state.mode)?;
+        evict_xdp(device, state)?;
     }
     let link =
         sys::link_create(program, device.ifindex, Hook::Xdp, mode.flags()).map_err(|source| match source
@@ -76,8 +76,8 @@ fn foreign(device: &Device, id: u32) -> Error {
     Error::ForeignXdp { device: device.name.clone(), id, name }
 }
 
-/// Takes whatever XDP program is there off an interface.
-fn evict_xdp(device: &Device, mode: u8) -> Result<()> {
+/// Takes the XDP program that is there off an interface.
+fn evict_xdp(device: &Device, state: XdpState) -> Result<()> {
     let what = || format!("taking the XDP program off {}", device.name);
     let mut id = 0;
     while let Some(next) = sys::next_link(id).map_err(Error::io(what()))? {
@@ -85,11 +85,15 @@ fn evict_xdp(device: &Device, mode: u8) -> Result<()> {
         // A link may vanish between being listed and being opened.
         let Ok(link) = sys::link_by_id(id) else { continue };
         let Ok(info) = sys::link_info(&link) else { continue };
-        if info.link_type == sys::LINK_XDP && info.ifindex == device.ifindex {
+        // Links are listed of all namespaces, and each numbers its interfaces by itself: the program is what tells
+        // this one from somebody else's.
+        let same = info.ifindex == device.ifindex && info.prog_id == state.prog_id;
+        if info.link_type == sys::LINK_XDP && same {
             return sys::link_detach(&link).map_err(Error::io(what()));
         }
     }
-    let flags = if mode == XdpMode::Generic.attached() { XdpMode::Generic } else { XdpMode::Native }.flags();
+    let flags =
+        if state.mode == XdpMode::Generic.attached() { XdpMode::Generic } else { XdpMode::Native }.flags();
     netlink::detach_xdp(device.ifindex, flags)
 }
 
