@@ -30,7 +30,7 @@ pub fn thread_time() -> Result<Duration> {
 pub fn per_round(rounds: u64, work: impl FnOnce() -> Result<()>) -> Result<f64> {
     let before = thread_time()?;
     work()?;
-    Ok((thread_time()? - before).as_nanos() as f64 / rounds as f64)
+    Ok(thread_time()?.saturating_sub(before).as_nanos() as f64 / rounds as f64)
 }
 
 /// Time on the wall that `work` takes, with what it answers.

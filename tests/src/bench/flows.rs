@@ -99,7 +99,9 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     claims.push(Claim::at_most("flows: hot bytes of a slot", size_of::<FlowEntry>() as f64, "B", 16.0));
     claims.push(Claim::at_most("flows: cold bytes of a slot", size_of::<ColdFlow>() as f64, "B", 48.0));
     claims.extend(listing::measure(settings, report)?);
-    claims.into_iter().for_each(|claim| report.claim(claim));
+    for claim in claims {
+        report.claim(claim);
+    }
     Ok(())
 }
 

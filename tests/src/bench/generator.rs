@@ -86,7 +86,7 @@ impl Programs {
             run::live(self.xdp("bench_xdp")?.as_fd(), load.frame, CHUNK)?;
             sent += u64::from(CHUNK);
         }
-        let (took, cpu) = (start.elapsed(), clock::thread_time()? - cpu);
+        let (took, cpu) = (start.elapsed(), clock::thread_time()?.saturating_sub(cpu));
         Ok(Through { sent, arrived: self.arrived()? - before, took, cpu })
     }
 

@@ -129,7 +129,7 @@ fn tap(settings: &Settings, report: &mut Report, lines: &mut Lines) -> Result<()
     let flows = SIZES[0].0;
     let (mut bare, mut dsr) = (Samples::new(), Samples::new());
     let (mut bare_read, mut dsr_read) = (Samples::new(), Samples::new());
-    lines.into_tap(&tap)?;
+    lines.into_tap()?;
     for _ in 0..rounds {
         for (line, sent, read) in
             [(Line::BareTable, &mut bare, &mut bare_read), (Line::Dsr, &mut dsr, &mut dsr_read)]
@@ -165,7 +165,7 @@ fn tap(settings: &Settings, report: &mut Report, lines: &mut Lines) -> Result<()
 
 impl Line {
     /// Frames of its flows: `flows` of them at random.
-    fn load<'a>(self, frame: &'a [u8], flows: Flows) -> Load<'a> {
+    fn load(self, frame: &[u8], flows: Flows) -> Load<'_> {
         Load { frame, flows, whole: self.changes_all(), times: 0 }
     }
 }

@@ -74,9 +74,8 @@ mod tests {
         assert_eq!((samples.min(), samples.median(), samples.max()), (1.0, 3.0, 5.0));
         samples.push(100.0);
         assert_eq!((samples.median(), samples.len()), (3.5, 6));
-        assert_eq!(samples.quantile(0.5), 3.0);
-        assert_eq!(samples.quantile(0.99), 100.0);
-        assert_eq!(samples.quantile(0.0), 1.0);
+        let quantiles = (samples.quantile(0.5), samples.quantile(0.99), samples.quantile(0.0));
+        assert_eq!(quantiles, (3.0, 100.0, 1.0));
         let all: Samples = [3.0, 1.0, 2.0].into_iter().collect();
         assert_eq!((all.min(), all.median()), (1.0, 2.0));
         assert!(Samples::new().median().is_nan() && Samples::new().quantile(0.5).is_nan());

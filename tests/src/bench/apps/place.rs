@@ -163,13 +163,14 @@ fn server(scenario: &Scenario, dir: &Path, n: usize) -> Result<Process> {
 /// HAProxy on the host.
 fn proxy(scenario: &Scenario, dir: &Path) -> Result<Process> {
     let config = dir.join("haproxy.cfg");
-    let servers: String =
-        (0..SERVERS).map(|n| format!("  server s{n} {}:{PORT}\n", addr::vm(0, n + 1).v4)).collect();
+    let servers: Vec<_> =
+        (0..SERVERS).map(|n| format!("  server s{n} {}:{PORT}", addr::vm(0, n + 1).v4)).collect();
+    let servers = servers.join("\n");
     fs::write(
         &config,
         format!(
             "global\n  maxconn 8192\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  \
-             timeout server 60s\nlisten web\n  bind {}:8080\n  balance roundrobin\n{servers}",
+             timeout server 60s\nlisten web\n  bind {}:8080\n  balance roundrobin\n{servers}\n",
             addr::host(0).v4
         ),
     )?;

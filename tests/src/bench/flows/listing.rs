@@ -125,7 +125,7 @@ fn read(out: &mut impl BufRead, start: Instant) -> Result<(Duration, u64)> {
         if n == 0 {
             break;
         }
-        rows += buffer[..n].iter().filter(|byte| **byte == b'\n').count() as u64;
+        rows += buffer[..n].split(|byte| *byte == b'\n').count() as u64 - 1;
     }
     Ok((first, rows))
 }

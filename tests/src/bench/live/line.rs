@@ -173,9 +173,9 @@ impl Lines {
         self.kernel.as_ref().context("built without the kernel's lines")
     }
 
-    /// Lets the lines of lbx and of the bare table end in a tap.
-    pub fn into_tap(&mut self, tap: &Tap) -> Result<()> {
-        let ifindex = index(tap.name())?;
+    /// Lets the lines of lbx and of the bare table end in the tap.
+    pub fn into_tap(&mut self) -> Result<()> {
+        let ifindex = index(Tap::NAME)?;
         self.programs.redirect_to(ifindex)?;
         for port in 1..=3 {
             let entry = Port { ifindex, ..self.bench.maps().port(port)? };

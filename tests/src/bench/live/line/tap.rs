@@ -54,21 +54,19 @@ impl Tap {
             let _ = clock::pin(cpu);
             let mut frame = [0; 2048];
             while !end.load(Ordering::Relaxed) {
-                match file.read(&mut frame) {
-                    Ok(_) => _ = count.fetch_add(1, Ordering::Relaxed),
-                    Err(_) => std::thread::yield_now(),
+                // One read, one frame.
+                if file.read(&mut frame).is_ok_and(|bytes| bytes > 0) {
+                    count.fetch_add(1, Ordering::Relaxed);
+                } else {
+                    std::thread::yield_now();
                 }
             }
         });
         Ok(Self { frames, stop, reader: Some(reader) })
     }
 
-    const NAME: &str = "tap0";
-
     /// Its name.
-    pub fn name(&self) -> &'static str {
-        Self::NAME
-    }
+    pub const NAME: &str = "tap0";
 
     /// Frames read from it so far.
     pub fn read(&self) -> u64 {
