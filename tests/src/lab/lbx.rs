@@ -61,7 +61,7 @@ impl Lbx {
         let mut command = self.command(&["run"]);
         command.env("RUST_BACKTRACE", "1");
         self.daemon = Some(Process::spawn(&self.record, &self.name, command)?);
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(90);
         loop {
             if self.socket().is_some_and(|path| UnixStream::connect(path).is_ok()) {
                 return Ok(());
