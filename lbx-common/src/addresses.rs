@@ -6,7 +6,7 @@
 
 use crate::addr::Ip;
 use crate::limits::{ADDRESS_SLOTS, MAX_BACKS, MAX_MORE_RULES, MAX_RULES_PER_ADDRESS};
-use crate::service::{AddressEntry, Back, INLINE_RULES, Rule, address_slot, rule_flags};
+use crate::service::{AddressEntry, Back, INLINE_RULES, Rule, address_flags, address_slot, rule_flags};
 use std::fmt;
 
 /// One address and everything about it.
@@ -16,18 +16,25 @@ pub struct AddressSpec {
     pub addr: Ip,
     /// [`crate::service::address_flags`].
     pub flags: u16,
-    /// Switch on which it is answered for.
-    pub answer_switch: u16,
-    /// VLAN on which it is answered for.
-    pub answer_vlan: u16,
     /// What is looked for, in this order: the first rule that matches wins.
     pub rules: Vec<RuleSpec>,
+}
+
+impl AddressSpec {
+    /// lbx answers for the address on a VLAN of a switch: ARP, neighbour solicitation and echo.
+    pub fn answer(&mut self, vlan: u16, switch: u16) {
+        self.flags |= address_flags::ANSWER | address_flags::ECHO;
+        let rule = RuleSpec::Service(Rule::answer(vlan, switch));
+        if !self.rules.contains(&rule) {
+            self.rules.push(rule);
+        }
+    }
 }
 
 /// A rule of an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RuleSpec {
-    /// Matched by the destination; its index is a service.
+    /// Matched by the destination; its index is a service, or it says where the address is answered for.
     Service(Rule),
     /// Matched by the source; flag and index are filled in.
     Back(Rule, Back),
@@ -131,8 +138,6 @@ impl Built {
         let mut entry = AddressEntry {
             addr: spec.addr,
             flags: spec.flags,
-            answer_switch: spec.answer_switch,
-            answer_vlan: spec.answer_vlan,
             more_first: (self.rules_base as usize + self.more_rules.len()) as u16,
             more_count: spec.rules.len().saturating_sub(INLINE_RULES) as u16,
             ..AddressEntry::default()

@@ -33,6 +33,8 @@ pub struct Rule {
 pub mod rule_flags {
     /// Matched by the source: the answer of a nat target; `index` names a way back.
     pub const BACK: u8 = 1;
+    /// Names no service: lbx answers for the address on the rule's switch and VLAN.
+    pub const ANSWER: u8 = 2;
 }
 
 impl Rule {
@@ -50,6 +52,19 @@ impl Rule {
             && self.port_first <= port
             && port <= self.port_last
     }
+
+    /// That an address is answered for on a VLAN of a switch. Of no protocol that packets have: 255 is reserved
+    /// (IANA), and a list ends at 0.
+    pub const fn answer(vlan: u16, switch: u16) -> Self {
+        let (port_first, port_last) = (0, u16::MAX);
+        Self { protocol: 255, flags: rule_flags::ANSWER, vlan, port_first, port_last, index: 0, switch }
+    }
+
+    /// Whether the address is answered for on this VLAN and switch.
+    #[inline(always)]
+    pub const fn answers(&self, vlan: u16, switch: u16) -> bool {
+        self.flags & rule_flags::ANSWER != 0 && self.vlan == vlan && self.switch == switch
+    }
 }
 
 /// Rules held in the line of the address itself.
@@ -61,9 +76,9 @@ pub mod address_flags {
     pub const VIP: u16 = 1;
     /// The address of a nat target.
     pub const NAT_TARGET: u16 = 2;
-    /// lbx answers ARP and neighbour solicitation for it.
+    /// lbx answers ARP and neighbour solicitation for it, where a rule says so.
     pub const ANSWER: u16 = 4;
-    /// lbx answers echo requests for it.
+    /// lbx answers echo requests for it, where a rule says so.
     pub const ECHO: u16 = 8;
 }
 
@@ -81,12 +96,8 @@ pub struct AddressEntry {
     pub more_count: u16,
     /// [`address_flags`].
     pub flags: u16,
-    /// Switch on which the address is answered for.
-    pub answer_switch: u16,
-    /// VLAN on which the address is answered for.
-    pub answer_vlan: u16,
     #[doc(hidden)]
-    pub reserved: u16,
+    pub reserved: [u16; 3],
 }
 
 /// Slot of an address under a seed. `seed` is odd.

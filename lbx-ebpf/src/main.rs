@@ -141,12 +141,14 @@ pub fn lbx_tc_later(ctx: TcContext) -> i32 {
 
 /// Whatever is not plain, behind `xdp_tail`.
 #[xdp]
+#[inline(always)] // a call costs stack
 pub fn lbx_xdp_whole(ctx: XdpContext) -> u32 {
     enter::xdp::<whole::Whole>(&ctx)
 }
 
 /// Whatever is not plain, behind `tc_tail`.
 #[classifier]
+#[inline(always)] // a call costs stack
 pub fn lbx_tc_whole(ctx: TcContext) -> i32 {
     enter::tc::<whole::Whole>(&ctx)
 }

@@ -7,7 +7,7 @@ use lbx_common::reply::header::HOP_LIMIT;
 use lbx_tests::bpf::world::{
     CLIENT_MAC, CLIENT4, CLIENT6, FAMILIES, SWITCH_MAC, UPLINK, VIP4, VIP6, ends, packet, vm_mac,
 };
-use lbx_tests::bpf::{Bench, Hook, Verdict, World};
+use lbx_tests::bpf::{Bench, Hook, Svc, Verdict, World};
 use lbx_tests::packets::arp::{arp, solicit, solicited_node, who_has};
 use lbx_tests::packets::{Body, Packet};
 
@@ -101,6 +101,38 @@ fn who_has_the_vip() {
         }
     }
     bench.run(Hook::Xdp(3), &asked).passed("on another switch", &asked, &[]);
+}
+
+#[test]
+fn the_same_vip_on_several_vlans() {
+    let mut world = World::dsr();
+    world.filter_vlans(1, &[1, 10, 20, 30, 40, 50]);
+    // More services than rules fit beside an address; the one on 50 is not answered for.
+    let one = world.services[0].clone();
+    world.services = [1, 10, 20, 30, 40, 50]
+        .map(|vlan| Svc { vlan, answer: vlan != 50, targets: one.targets[..1].to_vec(), ..one.clone() })
+        .to_vec();
+    let mut bench = Bench::new(world);
+    let asked = who_has(CLIENT_MAC, CLIENT4, VIP4);
+    let answer = arp(2, (SWITCH_MAC, CLIENT_MAC), (SWITCH_MAC, VIP4), (CLIENT_MAC, CLIENT4));
+    let tagged = |frame: &[u8], vlan: u8| {
+        let mut frame = frame.to_vec();
+        if vlan != 1 {
+            frame.splice(12..12, [0x81, 0, 0, vlan]);
+        }
+        frame
+    };
+    for vlan in [1, 10, 20, 30, 40] {
+        let (asked, answer) = (tagged(&asked, vlan), tagged(&answer, vlan));
+        let what = format!("VLAN {vlan}");
+        bench.run(HOOKS[0], &asked).is(&what, Verdict::Redirect, &answer, &[Reason::ArpAnswered]);
+        // At tc the tag ends up beside the frame, where a test run does not show it.
+        assert_eq!(bench.run(HOOKS[1], &asked).verdict, Verdict::Redirect, "{what}, tc");
+    }
+    for vlan in [50, 60] {
+        let asked = tagged(&asked, vlan);
+        HOOKS.iter().for_each(|hook| bench.run(*hook, &asked).passed("nobody asked us to", &asked, &[]));
+    }
 }
 
 /// The advertisement: to whom, with which flags.

@@ -48,12 +48,18 @@ pub fn v4(src: &[u8; 4], dst: &[u8; 4], protocol: u8, tos: u8, payload: u16) -> 
 /// An IPv6 header (RFC 8200, section 3). `payload` is its length in bytes.
 #[inline(always)]
 pub fn v6(src: &[u8; 16], dst: &[u8; 16], protocol: u8, hop_limit: u8, payload: u16) -> [u8; 40] {
-    let [len_high, len_low] = payload.to_be_bytes();
     let mut header = [0; 40];
-    header[..8].copy_from_slice(&[0x60, 0, 0, 0, len_high, len_low, protocol, hop_limit]);
+    header[..8].copy_from_slice(&v6_fixed(protocol, hop_limit, payload));
     header[8..24].copy_from_slice(src);
     header[24..40].copy_from_slice(dst);
     header
+}
+
+/// What an IPv6 header has before its addresses.
+#[inline(always)]
+pub const fn v6_fixed(protocol: u8, hop_limit: u8, payload: u16) -> [u8; 8] {
+    let [len_high, len_low] = payload.to_be_bytes();
+    [0x60, 0, 0, 0, len_high, len_low, protocol, hop_limit]
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::header::{self, protocol};
 use super::sum::Sum;
-use crate::addr::Mac;
+use crate::addr::{Ip, Mac};
 
 /// Length of a solicitation without options.
 pub const SOLICITATION: usize = 24;
@@ -87,6 +87,33 @@ impl Solicitation {
     }
 }
 
+/// What of an advertisement is neither in the solicitation nor the same in all: [`Solicitation::reply`] in pieces
+/// that a kernel program can store one after the other, because its stack has no room for the whole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pieces {
+    /// Where it goes.
+    pub dst: Ip,
+    /// The first eight bytes of the ICMPv6 message; the target follows.
+    pub head: [u8; 8],
+    /// The option behind the target.
+    pub option: [u8; 8],
+}
+
+/// The IPv6 header of an advertisement, before its addresses.
+pub const HEADER: [u8; 8] = header::v6_fixed(protocol::ICMPV6, ON_LINK, ADVERTISEMENT as u16);
+
+/// The answer to who has `src` (or [probes](Solicitation::is_probe)) and asks for `target`: it is at `own`.
+#[inline(always)]
+pub fn pieces(probe: bool, src: &Ip, target: &Ip, own: &Mac) -> Pieces {
+    let all_nodes = Ip::v6([u32::from_ne_bytes([0xff, 2, 0, 0]), 0, 0, u32::from_ne_bytes([0, 0, 0, 1])]);
+    let (dst, flags) = if probe { (all_nodes, OVERRIDE) } else { (*src, SOLICITED | OVERRIDE) };
+    let option = [2, 1, own[0], own[1], own[2], own[3], own[4], own[5]];
+    let length = (ADVERTISEMENT as u32).to_be_bytes();
+    let sum = Sum::ZERO.add_ip(target).add_ip(&dst).add([0, protocol::ICMPV6]).add_bytes(&length);
+    let [high, low] = sum.add([136, 0]).add([flags, 0]).add_ip(target).add_bytes(&option).checksum();
+    Pieces { dst, head: [136, 0, high, low, flags, 0, 0, 0], option }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,6 +123,16 @@ mod tests {
     const CLIENT: [u8; 16] = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
     const VIP: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x12, 0x34, 0x56];
     const NODE: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, 0x12, 0x34, 0x56];
+
+    #[test]
+    fn pieces_make_the_reply() {
+        for src in [CLIENT, [0; 16]] {
+            let whole = Solicitation { src, target: VIP }.reply(&OWN);
+            let pieces = pieces(src == [0; 16], &bytemuck::cast(src), &bytemuck::cast(VIP), &OWN);
+            let dst = pieces.dst.octets();
+            assert_eq!([&HEADER[..], &VIP, &dst, &pieces.head, &VIP, &pieces.option].concat(), whole);
+        }
+    }
 
     fn packet(src: [u8; 16], dst: [u8; 16]) -> ([u8; 40], [u8; SOLICITATION]) {
         let mut fixed = [0; SOLICITATION];

@@ -1,5 +1,6 @@
 //! The Internet checksum (RFC 1071) and its incremental form (RFC 1624).
 
+use crate::addr::Ip;
 use crate::algo::checksum;
 
 /// A ones' complement sum that is still growing.
@@ -72,6 +73,13 @@ impl Sum {
     #[inline(always)]
     pub fn pseudo_v4(src: &[u8; 4], dst: &[u8; 4], protocol: u8, length: u32) -> Self {
         Self::ZERO.add_bytes(src).add_bytes(dst).add([0, protocol]).add_bytes(&length.to_be_bytes())
+    }
+
+    /// An IPv6 address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn add_ip(self, Ip([a, b, c, d]): &Ip) -> Self {
+        self.add_word(*a).add_word(*b).add_word(*c).add_word(*d)
     }
 
     /// The pseudo-header of upper layers over IPv6 (RFC 8200, section 8.1).

@@ -1,16 +1,18 @@
 //! ARP, neighbour solicitation and echo for a VIP that is answered for.
 
 use super::enter::SlowPath;
+use crate::maps::MORE_RULES;
 use crate::maps::scratch::Scratch;
 use crate::packet::frame::Frame;
 use crate::packet::parse::{self, Ether, ethertype};
 use crate::steps::env::Env;
 use crate::steps::{Outcome, rate, service};
 use crate::verdict::Action;
-use lbx_common::addr::Ip;
+use lbx_common::addr::{Ip, Mac};
+use lbx_common::limits::MAX_RULES_PER_ADDRESS;
 use lbx_common::reason::Reason;
 use lbx_common::reply::{self, arp, echo, neighbour, sum::Sum};
-use lbx_common::service::address_flags;
+use lbx_common::service::{AddressEntry, address_flags};
 
 /// ARP, neighbour solicitation and echo.
 pub struct Answer;
@@ -38,10 +40,25 @@ impl SlowPath for Answer {
 #[inline(always)]
 fn answers(env: &Env, vlan: u16, addr: &Ip, flag: u16) -> bool {
     let Some(entry) = service::address(env.control, addr) else { return false };
-    entry.flags & flag != 0
-        && entry.answer_switch == env.port.switch
-        && entry.answer_vlan == vlan
-        && env.port.is_member(vlan)
+    entry.flags & flag != 0 && env.port.is_member(vlan) && answered_on(entry, vlan, env.port.switch)
+}
+
+/// Whether a rule of the address says that it is answered for on this VLAN and switch.
+#[inline(always)]
+fn answered_on(entry: &AddressEntry, vlan: u16, switch: u16) -> bool {
+    let mut found = entry.rules[0].answers(vlan, switch)
+        || entry.rules[1].answers(vlan, switch)
+        || entry.rules[2].answers(vlan, switch);
+    let (first, count) = (entry.more_first as u32, entry.more_count as u32);
+    let mut n = 0;
+    while n < MAX_RULES_PER_ADDRESS && n < count && !found {
+        let Some(at) = MORE_RULES.get_ptr(first.wrapping_add(n)) else { return false };
+        // SAFETY: a non-null value pointer of an array map, read as a copy.
+        let rule = unsafe { *at };
+        found = rule.answers(vlan, switch);
+        n += 1;
+    }
+    found
 }
 
 /// Whether an answer goes out now. While observing none does, and the question goes on.
@@ -82,28 +99,46 @@ fn who_has<F: Frame>(frame: F, env: &Env, vlan: u16, ether: &Ether) -> Outcome {
 #[inline(always)]
 fn solicited<F: Frame>(frame: F, env: &Env, vlan: u16, ether: &Ether) -> Outcome {
     let l3 = ether.l3 as u32;
-    let (Some(macs), Some(ip), Some(fixed)) = (frame.load(0), frame.load(l3), frame.load(l3 + 40)) else {
-        return Ok(Action::Pass);
-    };
-    let Some(asked) = neighbour::solicitation(&ip, &fixed) else { return Ok(Action::Pass) };
-    let Some(target) = frame.load(l3 + 48).map(Ip::v6) else { return Ok(Action::Pass) };
-    if !reaches_us(env, ether)
-        || !answers(env, vlan, &target, address_flags::ANSWER)
-        || !is_valid(frame, l3 + 40, &ip, asked.is_probe())
-    {
-        return Ok(Action::Pass);
-    }
+    let Some(probe) = asked(frame, env, vlan, ether) else { return Ok(Action::Pass) };
     due(env)?;
-    let own = &env.port.switch_mac;
     frame.set_length(l3 + neighbour::REPLY as u32).ok_or(Reason::Internal)?;
-    let mut macs = reply::turn(&macs, own);
-    if asked.is_probe() {
+    let own = &env.port.switch_mac;
+    advertise(frame, l3, probe, own).ok_or(Reason::Internal)?;
+    let mut macs = reply::turn(&frame.load(0).ok_or(Reason::Internal)?, own);
+    if probe {
         macs[..6].copy_from_slice(&neighbour::ALL_NODES_MAC);
     }
     frame.store(0, &macs).ok_or(Reason::Internal)?;
-    frame.store(l3, &asked.reply(own)).ok_or(Reason::Internal)?;
     frame.reflect(env.port_index)?;
     Ok(Action::Answered(Reason::NdAnswered))
+}
+
+/// Whether who asks for an address that is answered for here wants it (duplicate detection) or has one; none if the
+/// frame asks nothing, or not us.
+#[inline(always)]
+fn asked<F: Frame>(frame: F, env: &Env, vlan: u16, ether: &Ether) -> Option<bool> {
+    let l3 = ether.l3 as u32;
+    let ip = frame.load(l3)?;
+    let probe = neighbour::solicitation(&ip, &frame.load(l3 + 40)?)?.is_probe();
+    let target = frame.load(l3 + 48).map(Ip::v6)?;
+    let ours = reaches_us(env, ether)
+        && answers(env, vlan, &target, address_flags::ANSWER)
+        && is_valid(frame, l3 + 40, &ip, probe);
+    ours.then_some(probe)
+}
+
+/// Turns a solicitation into the advertisement, the MACs excepted. Piece by piece, by words: of a whole one the
+/// compiler holds every byte in eight of the stack.
+#[inline(always)]
+fn advertise<F: Frame>(frame: F, l3: u32, probe: bool, own: &Mac) -> Option<()> {
+    let src = frame.load(l3 + 8).map(Ip::v6)?;
+    let target = frame.load(l3 + 48).map(Ip::v6)?;
+    let pieces = neighbour::pieces(probe, &src, &target, own);
+    frame.store(l3, &neighbour::HEADER)?;
+    frame.store(l3 + 8, &target)?;
+    frame.store(l3 + 24, &pieces.dst)?;
+    frame.store(l3 + 40, &pieces.head)?;
+    frame.store(l3 + 64, &pieces.option)
 }
 
 /// Units of eight bytes in a solicitation, options included, that are looked at.

@@ -43,16 +43,17 @@ pub fn remember(vlan: u16, switch: u16, target: TargetWord, service: u32, way_ba
 extern "C" fn lbx_remember(vlan_switch: u32, target: u32, service: u32, way_back: u32) -> u32 {
     let (Some(control), Some(located)) = (Env::control(), located_already()) else { return 1 };
     let Some(key) = key(located, (vlan_switch >> 16) as u16, vlan_switch as u16) else { return 1 };
-    let rewrite = match back::at_index(way_back) {
-        Some(back) if way_back != KEEP => back.vip,
-        _ => Ip::UNSPECIFIED,
-    };
-    let value = FragmentValue {
+    let mut value = FragmentValue {
         target: TargetWord(target),
         index: service as u16,
         epoch: clock::epoch(control, clock::jiffies()),
-        rewrite,
+        rewrite: Ip::UNSPECIFIED,
     };
+    if let Some(back) = back::at_index(way_back)
+        && way_back != KEEP
+    {
+        value.rewrite = back.vip;
+    }
     if FRAGMENTS.insert(key, value, 0).is_err() {
         // The rest of the datagram will be dropped, and counted then.
         count(Reason::Internal);

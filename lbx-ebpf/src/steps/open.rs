@@ -57,13 +57,17 @@ pub fn open(
     protocol: u8,
     tcp_flags: u8,
 ) -> Result<TargetWord, Reason> {
-    let packed = lbx_open(hash, Request::new(service, port_index, protocol, tcp_flags).0);
+    let mut packed = lbx_open(hash, Request::new(service, port_index, protocol, tcp_flags).0);
+    if packed == failed(REFUSED) {
+        // Here and not where it was found out: each call deeper has less stack.
+        packed = lbx_refused(service, port_index);
+    }
     // One reason each that stops a first packet; spelt out so that no number from the wire of a call becomes
     // an enum.
     match (packed >> 32) as u32 {
         SERVED => {
             let word = TargetWord(packed as u32);
-            // Here and not where it was recorded: each call deeper has less stack.
+            // Here for the same reason.
             if service::service(service).is_some_and(|service| service.forward == Forward::Nat as u8)
                 && conflict::withdrawn(&key(), word)
             {
@@ -87,6 +91,8 @@ const NAT_RATE: u32 = 3;
 const NAT_FULL: u32 = 4;
 const BROKEN: u32 = 5;
 const PAUSED: u32 = 6;
+/// Nobody took it; [`lbx_refused`] tells why.
+const REFUSED: u32 = 7;
 
 /// Packs what went wrong.
 const fn failed(why: u32) -> u64 {
@@ -101,7 +107,7 @@ extern "C" fn lbx_open(hash: u64, request: u64) -> u64 {
     let Some(service) = service::service(request.service()) else { return failed(BROKEN) };
     let now = clock::jiffies();
     let Some(word) = select(service, hash, now, request.port_index()) else {
-        return lbx_refused(request.service(), request.port_index());
+        return failed(REFUSED);
     };
     let nat = service.forward == Forward::Nat as u8;
     let tcp = request.protocol() == protocol::TCP;

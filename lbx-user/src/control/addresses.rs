@@ -31,11 +31,10 @@ pub fn specs(services: &[Placed<'_>]) -> Vec<AddressSpec> {
         for vip in &want.vips {
             let spec = at(&mut all, vip.addr);
             spec.flags |= address_flags::VIP;
-            if vip.answer {
-                spec.flags |= address_flags::ANSWER | address_flags::ECHO;
-                (spec.answer_switch, spec.answer_vlan) = (service.switch, want.vlan);
-            }
             spec.rules.push(RuleSpec::Service(rule(service, want.ports)));
+            if vip.answer {
+                spec.answer(want.vlan, service.switch);
+            }
         }
         if want.forward == Forward::Nat {
             back_rules(&mut all, service);
@@ -43,9 +42,12 @@ pub fn specs(services: &[Placed<'_>]) -> Vec<AddressSpec> {
     }
     let mut specs: Vec<AddressSpec> = all.into_values().collect();
     for spec in &mut specs {
-        // An exact port before a range before "all": the search takes the first that matches.
+        // An exact port before a range before "all": the search takes the first that matches. Where it is answered
+        // for is asked least of all.
         spec.rules.sort_by_key(|spec| match spec {
-            RuleSpec::Service(rule) | RuleSpec::Back(rule, _) => rule.port_last - rule.port_first,
+            RuleSpec::Service(rule) | RuleSpec::Back(rule, _) => {
+                (rule.flags, rule.port_last - rule.port_first)
+            }
         });
     }
     specs
@@ -121,6 +123,33 @@ mod tests {
         assert_ne!(of("fd00::10").flags & address_flags::ANSWER, 0);
         assert_eq!(of("192.0.2.10").flags, address_flags::VIP);
         assert_eq!(specs.len(), 4);
+    }
+
+    #[test]
+    fn an_address_is_answered_for_on_every_vlan_that_has_a_service_which_says_so() {
+        let on = |vlan: u16, answer: bool| {
+            let mut want = testing::service(&format!("web{vlan}"), 80, &["a"]);
+            (want.vlan, want.vips[0].answer) = (vlan, answer);
+            want
+        };
+        let wants = [on(1, true), on(10, true), on(20, false)];
+        let placed: Vec<_> = wants
+            .iter()
+            .zip(0..)
+            .map(|(want, index)| Placed { want, index, switch: 0, targets: &[7] })
+            .collect();
+        let specs = specs(&placed);
+        assert_eq!(specs[0].flags, address_flags::VIP | address_flags::ANSWER | address_flags::ECHO);
+        let answered = |vlan: u16, switch: u16| {
+            specs[0].rules.iter().any(|rule| {
+                let RuleSpec::Service(rule) = rule else { panic!("not a service") };
+                rule.answers(vlan, switch)
+            })
+        };
+        assert_eq!(
+            [(1, 0), (10, 0), (20, 0), (10, 1)].map(|(v, s)| answered(v, s)),
+            [true, true, false, false]
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ use lbx_common::flow::{ColdFlow, FlowEntry};
 use lbx_common::limits::{ABI_VERSION, SLOTS_PER_FLOW};
 use lbx_common::port;
 use lbx_common::reason::Kind;
-use lbx_common::service::{Rule, address_flags, flags as service_flags, rule_flags};
+use lbx_common::service::{Rule, flags as service_flags};
 
 use super::{Placed, Result, Served, View, algorithm_name, deliver_name, forward_name, protocol_name};
 use crate::api::model::{
@@ -132,10 +132,10 @@ impl View<'_> {
     fn vips(&self) -> Result<Vips> {
         let mut vips = Vips::new();
         for entry in self.maps.address_entries()? {
-            let answered = entry.flags & address_flags::ANSWER != 0;
-            for rule in self.maps.rules(&entry)?.into_iter().filter(|rule| rule.flags & rule_flags::BACK == 0)
-            {
-                vips.entry(rule.index).or_default().push((entry.addr.into(), rule, answered));
+            let rules = self.maps.rules(&entry)?;
+            for rule in rules.iter().filter(|rule| rule.flags == 0) {
+                let answered = rules.iter().any(|other| other.answers(rule.vlan, rule.switch));
+                vips.entry(rule.index).or_default().push((entry.addr.into(), *rule, answered));
             }
         }
         Ok(vips)

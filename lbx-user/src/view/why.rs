@@ -6,7 +6,7 @@ use lbx_common::flow::TargetWord;
 use lbx_common::key::{FlowKey, ports, scope};
 use lbx_common::port;
 use lbx_common::reason::Reason;
-use lbx_common::service::{AddressEntry, Rule, address_flags, flags as service_flags, rule_flags};
+use lbx_common::service::{AddressEntry, Rule, address_flags, flags as service_flags};
 use lbx_common::steer::fate::{self, Fate};
 
 use super::select::Selected;
@@ -101,8 +101,7 @@ impl View<'_> {
     ) -> Result<Option<(Rule, &Served)>> {
         let rules = self.maps.rules(entry)?;
         let fits = |rule: &&Rule| {
-            rule.flags & rule_flags::BACK == 0
-                && rule.matches(Rule::head(protocol, 0, rule.vlan), rule.switch, query.vip.port())
+            rule.matches(Rule::head(protocol, 0, rule.vlan), rule.switch, query.vip.port())
                 && query.vlan.is_none_or(|vlan| vlan == rule.vlan)
                 && query.switch.as_ref().is_none_or(|switch| *switch == self.switch_name(rule.switch))
         };

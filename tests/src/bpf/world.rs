@@ -240,11 +240,10 @@ impl World {
             for vip in &svc.vips {
                 let spec = all.entry(*vip).or_default();
                 spec.flags |= address_flags::VIP;
-                if svc.answer {
-                    spec.flags |= address_flags::ANSWER | address_flags::ECHO;
-                    spec.answer_vlan = svc.vlan;
-                }
                 spec.rules.push(RuleSpec::Service(svc.rule(svc.ports, index as u16)));
+                if svc.answer {
+                    spec.answer(svc.vlan, 0);
+                }
             }
         }
         for (index, service, target) in self.targets() {
