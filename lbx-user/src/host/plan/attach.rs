@@ -249,7 +249,7 @@ impl Context<'_> {
         }
         let (attach, reason) = match self.switch.xdp {
             XdpChoice::Off => (Attach::Tc, "`xdp = \"off\"`".to_owned()),
-            XdpChoice::Native => match self.impossible(link) {
+            XdpChoice::Native => match self.impossible(link).or_else(|| self.blind_to_tags(link)) {
                 Some(reason) => {
                     plan.refusals.push(format!("`xdp = \"native\"` on {}: {reason}", link.name));
                     return;
@@ -348,24 +348,36 @@ impl Context<'_> {
                     .to_owned(),
             );
         }
-        // A bond passes its members' frames on: what one of them does, the bond does.
-        let members = self.view.ports(link.index).filter(|_| link.kind == Kind::Bond);
-        for device in std::iter::once(link).chain(members) {
-            let Some(offloads) = self.offloads.get(&device.name) else { continue };
+        for (device, offloads) in self.devices(link) {
             if offloads.lro() {
                 return Some(format!("{} has LRO on: joined frames would be lost", device.name));
             }
             if offloads.gro_hw() {
                 return Some(format!("{} joins frames in hardware (rx-gro-hw)", device.name));
             }
-            if let Some(service) = self.vlan.filter(|_| offloads.rx_vlan()) {
-                return Some(format!(
-                    "{} strips VLAN tags (rxvlan), which service \"{service}\" needs",
-                    device.name
-                ));
-            }
         }
-        None
+        self.blind_to_tags(link)
+    }
+
+    /// Why native XDP would take frames of one VLAN for those of another: their tags are gone before it sees them.
+    fn blind_to_tags(&self, link: &Link) -> Option<String> {
+        let (device, _) = self.devices(link).find(|(_, offloads)| offloads.rx_vlan())?;
+        let name = &device.name;
+        if let Some(service) = self.vlan {
+            return Some(format!("{name} strips VLAN tags (rxvlan), which service \"{service}\" needs"));
+        }
+        let bridge = link.master.and_then(|master| self.view.by_index(master))?;
+        let Kind::Bridge { vlan_filtering: true, .. } = bridge.kind else { return None };
+        let vlan = link.vlans.iter().find(|vlan| !vlan.untagged)?.id;
+        Some(format!("{name} strips VLAN tags (rxvlan): frames of VLAN {vlan} would look untagged"))
+    }
+
+    /// What a port's frames come in by, where its offloads are known: itself, and a bond's members, since what
+    /// one of them does, the bond does.
+    fn devices<'a>(&'a self, link: &'a Link) -> impl Iterator<Item = (&'a Link, &'a Offloads)> {
+        let members = self.view.ports(link.index).filter(|_| link.kind == Kind::Bond);
+        let all = std::iter::once(link).chain(members);
+        all.filter_map(|device| Some((device, self.offloads.get(&device.name)?)))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Hosts as tables: what is there, and what lbx decides about it.
 
+mod tags;
+
 use std::collections::BTreeMap;
 
 use super::*;
