@@ -7,6 +7,7 @@ pub mod announce;
 pub mod echo;
 pub mod http;
 pub mod init;
+pub mod nested;
 pub mod net;
 pub mod netlink;
 pub mod params;

@@ -22,6 +22,7 @@ pub mod guest;
 pub mod image;
 pub mod lbx;
 pub mod left;
+pub mod nested;
 pub mod netns;
 pub mod offload;
 pub mod process;

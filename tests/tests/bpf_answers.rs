@@ -131,7 +131,9 @@ fn the_same_vip_on_several_vlans() {
     }
     for vlan in [50, 60] {
         let asked = tagged(&asked, vlan);
-        HOOKS.iter().for_each(|hook| bench.run(*hook, &asked).passed("nobody asked us to", &asked, &[]));
+        for hook in HOOKS {
+            bench.run(hook, &asked).passed("nobody asked us to", &asked, &[]);
+        }
     }
 }
 

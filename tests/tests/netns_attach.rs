@@ -182,7 +182,6 @@ fn tables_and_addresses_are_written_beside_what_is_in_force() {
             RuleSpec::Service(Rule { protocol: 6, port_last: 80, index: n.into(), ..Rule::default() });
             5
         ],
-        ..AddressSpec::default()
     };
     let specs: Vec<_> = (1..=9).map(spec).collect();
     assert!(maps.write_addresses(&specs).unwrap());

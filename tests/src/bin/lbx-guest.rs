@@ -1,7 +1,7 @@
 //! PID 1 of a lab guest, or the same server as a process in a namespace: `lbx-guest lbx.name=vm1 lbx.ip=...`.
 
 use anyhow::Result;
-use lbx_tests::guest::{announce, init, params::Params};
+use lbx_tests::guest::{announce, init, nested, params::Params};
 
 fn main() {
     let is_init = announce::is_init();
@@ -19,6 +19,11 @@ fn run(is_init: bool) -> Result<()> {
     let params = if is_init { init::boot()? } else { Params::parse(std::env::args().skip(1))? };
     if params.probe {
         println!("{} probe", init::UP);
+        return init::power_off();
+    }
+    if params.nested {
+        println!("{} nested", init::UP);
+        nested::run()?;
         return init::power_off();
     }
     let state = init::start(params)?;

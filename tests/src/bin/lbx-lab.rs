@@ -20,7 +20,7 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Download the guests' kernel into the cache (needs no root).
+    /// Download the guests' kernels into the cache (needs no root).
     SetupImage,
     /// Bring up the demo's lab and leave it up until Ctrl-C.
     Up {
@@ -65,6 +65,13 @@ fn run(verb: Verb) -> Result<bool> {
         Verb::SetupImage => {
             let image = image::ensure()?;
             println!("guest kernel {}: {}", image.version, image.kernel.display());
+            for series in image::SERIES {
+                match image::ensure_series(series) {
+                    Ok(image) => println!("kernel of series {series}: {}", image.version),
+                    // Labs and the demo do without; the tests on that kernel will say that they cannot run.
+                    Err(e) => eprintln!("lbx-lab: no kernel of series {series} to test on: {e:#}"),
+                }
+            }
         }
         Verb::Up { vms, hosts, stand_ins } => {
             if !(1..=2).contains(&hosts) || vms > 9 {

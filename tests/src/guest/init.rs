@@ -54,7 +54,8 @@ pub fn power_off() -> Result<()> {
     Ok(())
 }
 
-fn load_module(name: &str) -> Result<()> {
+/// Loads a module of the initramfs; one that is loaded already is none to complain about.
+pub fn load_module(name: &str) -> Result<()> {
     let file = File::open(format!("{MODULES}/{name}"))?;
     let no_parameters: &CStr = c"";
     match nix::kmod::finit_module(&file, no_parameters, nix::kmod::ModuleInitFlags::empty()) {

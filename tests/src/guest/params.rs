@@ -34,6 +34,8 @@ pub struct Params {
     pub service_ms: u64,
     /// Only say that the guest booted, then power off (`lbx.probe=1`): how the lab tries KVM.
     pub probe: bool,
+    /// Run the plan of [`nested`](super::nested) and power off (`lbx.nested=1`).
+    pub nested: bool,
 }
 
 impl Params {
@@ -49,6 +51,7 @@ impl Params {
             http: vec![80],
             service_ms: 0,
             probe: false,
+            nested: false,
         };
         for word in words {
             let word = word.as_ref();
@@ -71,6 +74,7 @@ impl Params {
             "http" => self.http = value.split(',').map(str::parse).collect::<Result<_, _>>()?,
             "service_ms" => self.service_ms = value.parse()?,
             "probe" => self.probe = value == "1",
+            "nested" => self.nested = value == "1",
             _ => bail!("unknown parameter lbx.{key}"),
         }
         Ok(())
@@ -88,6 +92,9 @@ impl Params {
         words.push(format!("lbx.service_ms={}", self.service_ms));
         if self.probe {
             words.push("lbx.probe=1".into());
+        }
+        if self.nested {
+            words.push("lbx.nested=1".into());
         }
         words
     }

@@ -77,9 +77,10 @@ pub fn choose(record: &Record, image: &Image, initramfs: &Path) -> Result<Accel>
         return Ok(accel);
     }
     let accel = if boots_under_kvm(record, image, initramfs)? { Accel::Kvm } else { Accel::Tcg };
-    // Answers for earlier boots of the machine are of no use.
+    // Answers for earlier boots of the machine are of no use; those for other kernels are.
     for entry in fs::read_dir(&cache).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with("accel-") {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("accel-") && !name.ends_with(boot_id.trim()) {
             let _ = fs::remove_file(entry.path());
         }
     }

@@ -31,6 +31,8 @@ pub struct Service {
     pub protocol: &'static str,
     /// Its port.
     pub port: u16,
+    /// Its VLAN; untagged without.
+    pub vlan: Option<u16>,
     /// `dsr` or `nat`.
     pub forward: &'static str,
     /// `auto`, `redirect` or `bridge`.
@@ -99,6 +101,7 @@ impl Service {
             vips: vip.both().to_vec(),
             protocol,
             port,
+            vlan: None,
             forward: "dsr",
             deliver: "redirect",
             no_target: "reject",
@@ -135,6 +138,9 @@ impl Service {
             self.deliver,
             self.no_target
         );
+        if let Some(vlan) = self.vlan {
+            let _ = writeln!(out, "vlan = {vlan}");
+        }
         if self.bypass_filters {
             out.push_str("bypass_filters = true\n");
         }

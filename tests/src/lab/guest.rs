@@ -61,12 +61,22 @@ pub fn binary() -> Result<PathBuf> {
 /// Writes the initramfs of a lab: the static init, the modules and their order.
 pub fn write_initramfs(image: &Image, dir: &Path) -> Result<PathBuf> {
     let path = dir.join("initramfs.cpio");
+    write_initramfs_with(image, &path, |_| Ok(()))?;
+    Ok(path)
+}
+
+/// The same with more in it.
+pub(super) fn write_initramfs_with(
+    image: &Image,
+    path: &Path,
+    more: impl FnOnce(&mut Cpio<BufWriter<File>>) -> Result<()>,
+) -> Result<()> {
     let binary = binary()?;
     let init = fs::read(&binary).with_context(|| format!("reading {}", binary.display()))?;
     if !is_static(&init) {
         bail!("{} is dynamically linked: a guest has no libc; build it with +crt-static", binary.display());
     }
-    let mut cpio = Cpio::new(BufWriter::new(File::create(&path)?));
+    let mut cpio = Cpio::new(BufWriter::new(File::create(path)?));
     cpio.directory("dev")?;
     // PID 1 gets its standard files from here, before devtmpfs is mounted.
     cpio.char_device("dev/console", 5, 1)?;
@@ -74,16 +84,22 @@ pub fn write_initramfs(image: &Image, dir: &Path) -> Result<PathBuf> {
         cpio.directory(name)?;
     }
     cpio.file("init", 0o755, &init)?;
+    add_modules(&mut cpio, "order", &image.modules)?;
+    more(&mut cpio)?;
+    cpio.finish()?.flush()?;
+    Ok(())
+}
+
+/// Adds modules below `modules/` and the list of them.
+pub(super) fn add_modules<W: Write>(cpio: &mut Cpio<W>, list: &str, modules: &[PathBuf]) -> Result<()> {
     let mut order = String::new();
-    for module in &image.modules {
+    for module in modules {
         let name = module.file_name().and_then(|n| n.to_str()).context("module name")?;
         cpio.file(&format!("modules/{name}"), 0o644, &fs::read(module)?)?;
         order.push_str(name);
         order.push('\n');
     }
-    cpio.file("modules/order", 0o644, order.as_bytes())?;
-    cpio.finish()?.flush()?;
-    Ok(path)
+    Ok(cpio.file(&format!("modules/{list}"), 0o644, order.as_bytes())?)
 }
 
 /// The common part of every QEMU command line of the lab.

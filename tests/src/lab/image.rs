@@ -1,31 +1,21 @@
-//! The guests' kernel: Debian's cloud kernel, downloaded once, unpacked into the cache, installed nowhere.
+//! The guests' kernels: Debian's cloud kernels, downloaded once, unpacked into the cache, installed nowhere.
+
+mod package;
 
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use nix::unistd::{Gid, Uid, User};
 
-use super::tools::run;
-
-/// The modules a guest loads, in this order; those the kernel has built in are not in the package.
-const MODULES: [&str; 10] = [
-    "virtio_ring",
-    "virtio",
-    "virtio_pci_legacy_dev",
-    "virtio_pci_modern_dev",
-    "virtio_pci",
-    "failover",
-    "net_failover",
-    "virtio_net",
-    "virtio_balloon",
-    "af_packet",
-];
+/// The kernel of ordinary guests.
 const META_PACKAGE: &str = "linux-image-cloud-amd64";
 /// The directory of the unpacked image in the cache; a new layout gets a new name.
-const DIR: &str = "guest-kernel-1";
+const DIR: &str = "guest-kernel-2";
+/// The kernels that lbx is tested on besides the machine's own: the oldest that it supports, and the next that
+/// is supported for long.
+pub const SERIES: [&str; 2] = ["6.1", "6.12"];
 
 /// An unpacked kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,19 +26,41 @@ pub struct Image {
     pub kernel: PathBuf,
     /// Modules in loading order, uncompressed.
     pub modules: Vec<PathBuf>,
+    /// What a guest that is itself a host loads after those.
+    pub host_modules: Vec<PathBuf>,
 }
 
 /// The image in the cache, downloaded first if it is not there.
 pub fn ensure() -> Result<Image> {
+    ensure_package(DIR, META_PACKAGE)
+}
+
+/// The image of a series of kernels such as `6.1`, downloaded first if it is not there.
+pub fn ensure_series(series: &str) -> Result<Image> {
+    let own = format!("{DIR}-{series}");
+    if let Ok(image) = open(&cache_dir()?.join(&own)) {
+        return Ok(image);
+    }
+    // The ordinary guests' kernel is of one of the series, which one depends on the release of Debian.
+    let image = ensure()?;
+    if image.is_of(series) {
+        return Ok(image);
+    }
+    ensure_package(&own, &format!("linux-image-{series}-cloud-amd64"))
+}
+
+fn ensure_package(dir: &str, meta: &str) -> Result<Image> {
     let cache = cache_dir()?;
-    let dir = cache.join(DIR);
+    let (work, dir) = (cache.join(format!("{dir}.{}", std::process::id())), cache.join(dir));
     if let Ok(image) = open(&dir) {
         return Ok(image);
     }
-    let work = cache.join(format!("{DIR}.{}", std::process::id()));
+    let package = package::concrete(meta)?.with_context(|| {
+        format!("apt does not know {meta}: its lists are old (`apt-get update`), or this release has none")
+    })?;
     let _ = fs::remove_dir_all(&work);
     fs::create_dir_all(&work).with_context(|| format!("making {}", work.display()))?;
-    let made = download_and_unpack(&work).and_then(|()| {
+    let made = package::download_and_unpack(&package, &work).and_then(|()| {
         open(&work.join("image"))?;
         give_to_user(&cache);
         // Complete or not there: another process may have been faster.
@@ -59,6 +71,13 @@ pub fn ensure() -> Result<Image> {
     made?;
     removed?;
     open(&dir)
+}
+
+impl Image {
+    /// Whether the kernel is one of a series such as `6.1`.
+    pub fn is_of(&self, series: &str) -> bool {
+        self.version.strip_prefix(series).is_some_and(|rest| rest.starts_with('.'))
+    }
 }
 
 /// `$LBX_CACHE`, else `$XDG_CACHE_HOME/lbx`, else `~/.cache/lbx`; under sudo, of the user who called it.
@@ -104,118 +123,21 @@ pub(super) fn give_to_user(path: &Path) {
     }
 }
 
-/// Reads an unpacked image: `version`, `vmlinuz`, `modules/NAME.ko` and `order`.
+/// Reads an unpacked image: `version`, `vmlinuz`, `modules/NAME.ko`, `order` and `order-host`.
 fn open(dir: &Path) -> Result<Image> {
     let version = fs::read_to_string(dir.join("version"))?.trim().to_owned();
-    let order = fs::read_to_string(dir.join("order"))?;
-    let modules: Vec<_> = order.lines().map(|name| dir.join("modules").join(name)).collect();
+    let listed = |list: &str| -> Result<Vec<PathBuf>> {
+        let names = fs::read_to_string(dir.join(list))?;
+        Ok(names.lines().map(|name| dir.join("modules").join(name)).collect())
+    };
+    let (modules, host_modules) = (listed("order")?, listed("order-host")?);
     let kernel = dir.join("vmlinuz");
-    for file in modules.iter().chain([&kernel]) {
+    for file in modules.iter().chain(&host_modules).chain([&kernel]) {
         if !file.exists() {
             bail!("{} is missing", file.display());
         }
     }
-    Ok(Image { version, kernel, modules })
-}
-
-fn download_and_unpack(work: &Path) -> Result<()> {
-    let package = concrete_package()?;
-    run(Command::new("apt-get").args(["download", "-q", &package]).current_dir(work))
-        .with_context(|| format!("downloading {package}"))?;
-    let deb = files(work)?.into_iter().find(|p| p.extension().is_some_and(|e| e == "deb"));
-    let deb = deb.context("apt-get download left no package")?;
-    let root = work.join("root");
-    run(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(&root))?;
-    let kernel = files(&root.join("boot"))?.into_iter().find(|p| name(p).starts_with("vmlinuz-"));
-    let kernel = kernel.context("no kernel in the package")?;
-    let version = name(&kernel)["vmlinuz-".len()..].to_owned();
-
-    let image = work.join("image");
-    fs::create_dir_all(image.join("modules"))?;
-    fs::rename(&kernel, image.join("vmlinuz"))?;
-    let mut found = Vec::new();
-    // Debian 12 has lib/modules, from 13 on usr/lib/modules.
-    for base in ["lib/modules", "usr/lib/modules"] {
-        find_modules(&root.join(base).join(&version).join("kernel"), &mut found)?;
-    }
-    let mut order = String::new();
-    for module in MODULES {
-        let Some(path) = found.iter().find(|p| module_name(p) == Some(module)) else { continue };
-        let to = image.join("modules").join(format!("{module}.ko"));
-        unpack_module(path, &to)?;
-        order.extend([module, ".ko\n"]);
-    }
-    if !order.contains("virtio_net") {
-        bail!("no virtio_net among the modules of {package}");
-    }
-    fs::write(image.join("order"), order)?;
-    fs::write(image.join("version"), version + "\n")?;
-    Ok(())
-}
-
-/// The package the meta-package stands for today.
-fn concrete_package() -> Result<String> {
-    let show = || run(Command::new("apt-cache").args(["show", "--no-all-versions", META_PACKAGE]));
-    let text = match show() {
-        Ok(text) if !text.is_empty() => text,
-        // A fresh machine has no package lists.
-        _ if nix::unistd::geteuid().is_root() => {
-            run(Command::new("apt-get").args(["update", "-q"]))?;
-            show()?
-        }
-        _ => bail!("apt does not know {META_PACKAGE}: run `sudo apt-get update` first"),
-    };
-    parse_depends(&text).with_context(|| format!("{META_PACKAGE} depends on no kernel package"))
-}
-
-/// The first `linux-image-*` in the `Depends:` line of `apt-cache show`.
-fn parse_depends(show: &str) -> Option<String> {
-    let depends = show.lines().find_map(|line| line.strip_prefix("Depends:"))?;
-    let names = depends.split(',').filter_map(|d| d.split_whitespace().next());
-    names.into_iter().find(|n| n.starts_with("linux-image-")).map(str::to_owned)
-}
-
-fn find_modules(dir: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
-    for path in files(dir)? {
-        if path.is_dir() {
-            find_modules(&path, found)?;
-        } else if module_name(&path).is_some() {
-            found.push(path);
-        }
-    }
-    Ok(())
-}
-
-/// `virtio_net` of `virtio_net.ko` or `virtio_net.ko.xz`.
-fn module_name(path: &Path) -> Option<&str> {
-    path.file_name()?.to_str()?.split_once(".ko").map(|(module, _)| module)
-}
-
-fn unpack_module(from: &Path, to: &Path) -> Result<()> {
-    let program = match from.extension().and_then(|e| e.to_str()) {
-        Some("ko") => return fs::copy(from, to).map(|_| ()).context("copying a module"),
-        Some("xz") => "xz",
-        Some("zst") => "zstd",
-        _ => bail!("{}: unknown compression", from.display()),
-    };
-    let out =
-        Command::new(program).arg("-dc").arg(from).output().with_context(|| format!("starting {program}"))?;
-    if !out.status.success() {
-        bail!("{program} -dc {}: {}", from.display(), out.status);
-    }
-    fs::write(to, out.stdout).context("writing a module")
-}
-
-/// The entries of a directory; none if it does not exist.
-fn files(dir: &Path) -> Result<Vec<PathBuf>> {
-    if !dir.exists() {
-        return Ok(Vec::new());
-    }
-    fs::read_dir(dir)?.map(|e| Ok(e?.path())).collect()
-}
-
-fn name(path: &Path) -> &str {
-    path.file_name().and_then(|n| n.to_str()).unwrap_or_default()
+    Ok(Image { version, kernel, modules, host_modules })
 }
 
 #[cfg(test)]
@@ -223,18 +145,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn depends_line_is_parsed() {
-        let show =
-            "Package: linux-image-cloud-amd64\nDepends: linux-image-6.1.0-56-cloud-amd64 (= 6.1.192-2)\n";
-        assert_eq!(parse_depends(show).as_deref(), Some("linux-image-6.1.0-56-cloud-amd64"));
-        assert_eq!(parse_depends("Package: x\n"), None);
-    }
-
-    #[test]
-    fn module_names() {
-        assert_eq!(module_name(Path::new("/a/virtio_net.ko.xz")), Some("virtio_net"));
-        assert_eq!(module_name(Path::new("/a/virtio_net.ko")), Some("virtio_net"));
-        assert_eq!(module_name(Path::new("/a/modules.dep")), None);
+    fn a_series_is_no_prefix_of_another() {
+        let image = |version: &str| Image {
+            version: version.to_owned(),
+            kernel: PathBuf::new(),
+            modules: Vec::new(),
+            host_modules: Vec::new(),
+        };
+        assert!(image("6.1.0-56-cloud-amd64").is_of("6.1"));
+        assert!(image("6.12.117+deb12-cloud-amd64").is_of("6.12"));
+        assert!(!image("6.12.117+deb12-cloud-amd64").is_of("6.1"));
     }
 
     #[test]

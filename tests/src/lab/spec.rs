@@ -68,6 +68,8 @@ pub struct VmSpec {
     pub memory_mib: u32,
     /// Its port's PVID, untagged (with the host's `vlan_filtering`).
     pub vlan: Option<u16>,
+    /// The port carries that VLAN's tag, and a stand-in has its addresses on `eth0.VLAN`.
+    pub tagged: bool,
     /// VIPs on its lo; `None` for the lab's.
     pub vips: Option<Vec<IpAddr>>,
     /// Ports that speak HTTP.
@@ -137,6 +139,7 @@ impl VmSpec {
             queues: 1,
             memory_mib: 128,
             vlan: None,
+            tagged: false,
             vips: None,
             http: vec![80],
             service_ms: 0,

@@ -53,7 +53,7 @@ impl Vm {
     ) -> Result<Self> {
         let host_ns = lab.hosts[host].ns.clone();
         let (addr, mac, mtu) = (addr::vm(host, n + 1), addr::mac(0x01, host, n + 1), lab.spec.mtu);
-        let params = Params {
+        let mut params = Params {
             name: spec.name.clone(),
             dev: "eth0".into(),
             addresses: addr.cidrs().to_vec(),
@@ -63,6 +63,7 @@ impl Vm {
             http: spec.http.clone(),
             service_ms: spec.service_ms,
             probe: false,
+            nested: false,
         };
         let (port, ns) = match spec.kind {
             VmKind::Guest => {
@@ -85,13 +86,14 @@ impl Vm {
             }
         };
         if let Some(vlan) = spec.vlan {
-            tools::bridge(
-                &host_ns,
-                &[
-                    format!("vlan del dev {port} vid 1"),
-                    format!("vlan add dev {port} vid {vlan} pvid untagged"),
-                ],
-            )?;
+            let how = if spec.tagged { "" } else { " pvid untagged" };
+            let add = format!("vlan add dev {port} vid {vlan}{how}");
+            tools::bridge(&host_ns, &[format!("vlan del dev {port} vid 1"), add])?;
+            if let (true, Some(ns)) = (spec.tagged, &ns) {
+                params.dev = format!("eth0.{vlan}");
+                let make = format!("link add link eth0 name {} type vlan id {vlan}", params.dev);
+                tools::ip(ns, &["link set eth0 up".into(), make])?;
+            }
         }
         let dir = lab.record.dir().to_owned();
         Ok(Self { spec, addr, mac, port, host, host_ns, ns, params, boot, process: None, dir })

@@ -18,8 +18,10 @@ const KEPT: usize = 256;
 pub struct Frame {
     /// It left by the link, rather than arriving.
     pub outgoing: bool,
-    /// Its first bytes, from the Ethernet header on.
+    /// Its first bytes, from the Ethernet header on, without the VLAN tag.
     pub bytes: Vec<u8>,
+    /// The id in its VLAN tag (IEEE 802.1Q), in band or beside the frame: to the socket both are one.
+    pub vlan: Option<u16>,
     /// When it was read.
     pub at: Instant,
 }
@@ -143,6 +145,7 @@ fn open(dev: &str) -> Result<OwnedFd> {
     set(&fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &(256i32 << 20))?;
     let timeout = libc::timeval { tv_sec: 0, tv_usec: 50_000 };
     set(&fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &timeout)?;
+    set(&fd, libc::SOL_PACKET, libc::PACKET_AUXDATA, &1i32)?;
     let promiscuous = libc::packet_mreq {
         mr_ifindex: index,
         mr_type: libc::PACKET_MR_PROMISC as u16,
@@ -179,25 +182,41 @@ fn set<T>(fd: &OwnedFd, level: i32, option: i32, value: &T) -> Result<()> {
     if done < 0 { Err(std::io::Error::last_os_error().into()) } else { Ok(()) }
 }
 
+/// Room for one control message with a `tpacket_auxdata`, aligned as the kernel wants it.
+type Control = [u64; 8];
+
 fn receive(fd: &OwnedFd) -> Option<Frame> {
     let mut bytes = vec![0u8; KEPT];
     // SAFETY: sockaddr_ll is plain data, for which all zeros is a value.
     let mut from: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-    let mut length = size_of::<libc::sockaddr_ll>() as u32;
-    // SAFETY: buffer and address are live and their true sizes are given; the kernel writes no more than that.
-    let got = unsafe {
-        libc::recvfrom(
-            fd.as_raw_fd(),
-            bytes.as_mut_ptr().cast(),
-            bytes.len(),
-            0,
-            (&raw mut from).cast(),
-            &raw mut length,
-        )
-    };
+    let mut control: Control = [0; 8];
+    let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // SAFETY: msghdr is plain data, for which all zeros is a value.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_name = (&raw mut from).cast();
+    message.msg_namelen = size_of::<libc::sockaddr_ll>() as u32;
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of::<Control>();
+    // SAFETY: address, buffer and control room are live and their true sizes are given; the kernel writes no more.
+    let got = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, 0) };
     let got = usize::try_from(got).ok().filter(|&got| got >= 14)?;
     bytes.truncate(got);
-    Some(Frame { outgoing: from.sll_pkttype == libc::PACKET_OUTGOING, bytes, at: Instant::now() })
+    let vlan = tag(&message);
+    Some(Frame { outgoing: from.sll_pkttype == libc::PACKET_OUTGOING, bytes, vlan, at: Instant::now() })
+}
+
+/// The tag that the kernel took off, from the frame's `tpacket_auxdata`.
+fn tag(message: &libc::msghdr) -> Option<u16> {
+    // SAFETY: the message was filled by recvmsg(2), and its control room is still live.
+    let header = unsafe { libc::CMSG_FIRSTHDR(message).as_ref() }?;
+    if (header.cmsg_level, header.cmsg_type) != (libc::SOL_PACKET, libc::PACKET_AUXDATA) {
+        return None;
+    }
+    // SAFETY: the kernel puts a whole tpacket_auxdata behind a header of this type; read without regard to alignment.
+    let data = unsafe { libc::CMSG_DATA(header).cast::<libc::tpacket_auxdata>().read_unaligned() };
+    (data.tp_status & libc::TP_STATUS_VLAN_VALID != 0).then_some(data.tp_vlan_tci & 0xfff)
 }
 
 /// `PACKET_STATISTICS`: frames that found no room in the socket's buffer.

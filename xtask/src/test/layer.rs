@@ -1,5 +1,7 @@
 //! One layer of tests: how it is built, as whom it runs, and for how long it may.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -62,6 +64,13 @@ impl Layer {
         format!("{}_", self.name())
     }
 
+    /// The test binaries it needs, as they begin: tests of the vm layer run some of other layers inside a guest,
+    /// and those called `nested_*` run nowhere else.
+    fn needs(self) -> Vec<String> {
+        let others: &[&str] = if self == Self::Vm { &["bpf_", "netns_", "nested_"] } else { &[] };
+        others.iter().map(|prefix| (*prefix).to_owned()).chain([self.prefix()]).collect()
+    }
+
     /// Runs it, out of what has been compiled. None when the layer has no test binaries.
     ///
     /// # Errors
@@ -76,10 +85,12 @@ impl Layer {
         if own.is_empty() {
             return Ok(None);
         }
+        let nested = nested(binaries)?;
         let mut total = Summary::default();
         for binary in own {
             let mut cmd = Cmd::new(&binary.executable)
                 .envs(&artifacts::env(false))
+                .env("LBX_NESTED_TESTS", &nested)
                 .env("RUST_BACKTRACE", "1")
                 .root()
                 .sweep()
@@ -92,6 +103,12 @@ impl Layer {
         }
         Ok(Some(total))
     }
+}
+
+/// The test binaries that tests of the vm layer may run inside a guest, as they look for them.
+fn nested(binaries: &[TestBinary]) -> Result<OsString> {
+    let paths = binaries.iter().map(|binary| &binary.executable);
+    std::env::join_paths(paths).context("a `:` in the path of a test binary")
 }
 
 /// The unprivileged tests. The kernel program has none of its own; that it compiles is checked instead.
@@ -120,7 +137,8 @@ fn judge(name: &str, outcome: &Outcome) -> Summary {
 /// When something does not build, or a signal arrived.
 pub fn compile(layers: &[Layer]) -> Result<Vec<TestBinary>> {
     let package = TestPackage::read()?;
-    let names: Vec<_> = layers.iter().flat_map(|layer| package.tests(&layer.prefix())).collect();
+    let prefixes: BTreeSet<_> = layers.iter().flat_map(|layer| layer.needs()).collect();
+    let names: Vec<_> = prefixes.iter().flat_map(|prefix| package.tests(prefix)).collect();
     let mut cmd = build::cargo("test").arg("--no-run");
     if layers.contains(&Layer::Unit) {
         cmd = cmd.args(UNIT);

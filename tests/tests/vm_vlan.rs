@@ -1,0 +1,11 @@
+//! VLANs, in a guest: this machine's bridges may not be able to filter them.
+
+use std::time::Duration;
+
+use lbx_tests::lab::nested::{self, Program};
+
+#[test]
+fn vlans_hold_for_steered_frames() {
+    let ran = nested::run("6.12", &[Program::test("nested_vlan")], Duration::from_mins(9)).unwrap();
+    ran.expect(5);
+}
