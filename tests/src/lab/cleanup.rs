@@ -183,7 +183,8 @@ pub(super) fn records() -> Vec<PathBuf> {
 /// Excludes other labs from what all share (bpffs). Taken on the directory itself: no lock file stays behind.
 pub(super) fn lock() -> Result<Flock<File>> {
     loop {
-        fs::create_dir_all(record::ROOT)?;
+        // Not `create_dir_all`: that fails when the directory is removed between its being there and being looked at.
+        fs::create_dir(record::ROOT).or_else(there)?;
         let dir = match File::open(record::ROOT) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
             dir => dir?,
@@ -237,6 +238,11 @@ fn pins_of(id: &str) -> Vec<PathBuf> {
 
 fn remove_dir(path: &Path) -> Result<()> {
     fs::remove_dir_all(path).or_else(gone).with_context(|| format!("removing {}", path.display()))
+}
+
+/// What is there already need not be made.
+fn there(e: std::io::Error) -> std::io::Result<()> {
+    if e.kind() == std::io::ErrorKind::AlreadyExists { Ok(()) } else { Err(e) }
 }
 
 /// What is gone already need not be removed.
