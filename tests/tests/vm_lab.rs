@@ -12,6 +12,8 @@ use lbx_tests::lab::offload::Offloads;
 use lbx_tests::lab::topology::{NO_VLAN_FILTERING, bridges_filter_vlans};
 use lbx_tests::lab::vm::Family;
 use lbx_tests::lab::{Lab, LabSpec, VmKind, process, record};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
@@ -181,7 +183,7 @@ fn a_dropped_lab_leaves_nothing() {
 #[test]
 fn kill_9_and_signals_leave_nothing() {
     need_root();
-    for signal in ["KILL", "TERM", "INT"] {
+    for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGINT] {
         let mut owner = Command::new(env!("CARGO_BIN_EXE_lbx-lab"))
             .args(["up", "--vms", "2"])
             .stdout(Stdio::piped())
@@ -197,10 +199,9 @@ fn kill_9_and_signals_leave_nothing() {
         assert_eq!(traces.processes.len(), 2, "two guests run");
 
         // Not Child::kill: that would be SIGKILL each time.
-        let status = Command::new("kill").args(["-s", signal, &owner.id().to_string()]).status().unwrap();
-        assert!(status.success());
+        kill(Pid::from_raw(owner.id() as i32), signal).unwrap();
         owner.wait().unwrap();
-        if signal == "KILL" {
+        if signal == Signal::SIGKILL {
             assert!(traces.any(), "a killed lab cannot tidy up");
             let gc = Command::new(env!("CARGO_BIN_EXE_lbx-lab")).arg("gc").status().unwrap();
             assert!(gc.success());
