@@ -39,6 +39,13 @@ impl Ip {
         self.0[3]
     }
 
+    /// Its two halves, each as it lies in memory.
+    #[inline(always)]
+    pub const fn halves(&self) -> [u64; 2] {
+        let [a, b, c, d] = self.0;
+        [a as u64 | (b as u64) << 32, c as u64 | (d as u64) << 32]
+    }
+
     /// Whether no address is set.
     #[inline(always)]
     pub const fn is_unspecified(&self) -> bool {

@@ -98,6 +98,24 @@ impl FlowKey {
     }
 }
 
+impl FlowKey {
+    /// [`Self::hash`] of a key whose source is known to be IPv4.
+    #[inline(always)]
+    pub const fn hash_v4(&self, secret: &Secret) -> u64 {
+        let words = [self.src.0[3], self.dst.0[3], self.ports, self.scope];
+        let (mut a, mut b) = (secret[0], secret[1]);
+        let mut n = 0;
+        while n < words.len() {
+            let word = words[n] as u64;
+            a = a.wrapping_add(secret[n + 2].wrapping_mul(word));
+            b = b.wrapping_add(secret[n + 3].wrapping_mul(word));
+            n += 1;
+        }
+        let hash = (a >> 32) | (b & 0xffff_ffff_0000_0000);
+        hash | (hash == 0) as u64
+    }
+}
+
 /// Index into a table of `len` slots by the low half of the hash, without a division:
 /// the high word of a 32 × 32 multiplication (Lemire, "Fast random integer generation in an interval", 2019).
 #[inline(always)]

@@ -14,6 +14,8 @@ pub const MAX_SERVICE_TARGETS: u32 = 256;
 pub const REHASHES: u32 = 4;
 /// Ports of all switches together that lbx watches.
 pub const MAX_PORTS: u32 = 1024;
+/// Ports by the low bits of their interface index (a power of two): where tc looks first.
+pub const NEAR_PORTS: u32 = 4096;
 /// Address entries of one generation of the address table (a power of two).
 pub const ADDRESS_SLOTS: u32 = 4096;
 /// Rules that do not fit into the line of their address.

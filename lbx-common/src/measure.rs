@@ -5,6 +5,11 @@ use bytemuck::{Pod, Zeroable};
 /// Words that are put back behind the Ethernet header: IPv6 and TCP without options.
 pub const WORDS: usize = 15;
 
+/// Flows of one CPU in a race for the same buckets.
+pub const RACE_FLOWS: u32 = 32;
+/// Place of the state of its generator, behind its flows.
+pub const RACE_STATE: u32 = RACE_FLOWS;
+
 /// Bits of [`Wrap::flags`].
 pub mod flags {
     /// The packet is IPv6.

@@ -23,6 +23,7 @@ macro_rules! reasons {
             }
 
             /// What it is a reason for.
+            #[inline(always)]
             pub const fn kind(self) -> Kind {
                 match self { $(Self::$name => Kind::$kind,)* }
             }

@@ -80,6 +80,8 @@ pub mod address_flags {
     pub const ANSWER: u16 = 4;
     /// lbx answers echo requests for it, where a rule says so.
     pub const ECHO: u16 = 8;
+    /// At least one of its services is suspended: each packet's service is to be asked.
+    pub const SUSPENDED: u16 = 16;
 }
 
 /// One address and what is known about it. One cache line.
@@ -109,6 +111,15 @@ pub const fn address_slot(addr: &Ip, seed: u32) -> u32 {
         addr.0[0].wrapping_mul(3) ^ addr.0[1].wrapping_mul(5) ^ addr.0[2].wrapping_mul(9) ^ addr.0[3];
     let mixed = folded.wrapping_mul(seed);
     ((mixed ^ (mixed >> 15)).wrapping_mul(0x9E37_79B1)) >> (32 - ADDRESS_SLOTS.trailing_zeros())
+}
+
+impl AddressEntry {
+    /// Whether it is the entry of an address.
+    #[inline(always)]
+    pub const fn is_of(&self, addr: &Ip) -> bool {
+        let ([a, b], [c, d]) = (self.addr.halves(), addr.halves());
+        a == c && b == d
+    }
 }
 
 /// Bits of [`Service::flags`].

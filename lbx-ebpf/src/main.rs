@@ -32,12 +32,14 @@ use programs::{
 
 /// Frames from outside, before the kernel makes them skbs.
 #[xdp]
+#[inline(always)]
 pub fn lbx_xdp(ctx: XdpContext) -> u32 {
     native::run(&ctx)
 }
 
 /// Frames of local VMs, and of uplinks where XDP would be wrong.
 #[classifier]
+#[inline(always)]
 pub fn lbx_tc(ctx: TcContext) -> i32 {
     tc::run(&ctx)
 }
@@ -45,6 +47,7 @@ pub fn lbx_tc(ctx: TcContext) -> i32 {
 /// Frames the host itself sends, at egress of the switch device, and answers of nat targets, at egress of the
 /// other ports.
 #[classifier]
+#[inline(always)]
 pub fn lbx_tc_egress(ctx: TcContext) -> i32 {
     tc::leave(&ctx)
 }

@@ -18,9 +18,9 @@ use lbx_common::fragment::{FragmentKey, FragmentValue, MacKey};
 use lbx_common::key::FlowKey;
 use lbx_common::limits::{
     ADDRESS_SLOTS, FLOWS_DEFAULT, MAX_BACKS, MAX_FRAGMENTS, MAX_MACS, MAX_MORE_RULES, MAX_PORTS, MAX_QUEUES,
-    MAX_SERVICES, MAX_TARGETS, NAME_LEN, TABLE_POOL, WAYS,
+    MAX_SERVICES, MAX_TARGETS, NAME_LEN, NEAR_PORTS, TABLE_POOL, WAYS,
 };
-use lbx_common::port::Port;
+use lbx_common::port::{NearPort, Port};
 use lbx_common::reason::REASONS;
 use lbx_common::service::{AddressEntry, Back, Rule, Service};
 use lbx_common::stats::{ServiceStats, TargetStats};
@@ -84,6 +84,10 @@ pub static PORTS: Array<Port, { MAX_PORTS as usize }, MMAPABLE> = Array::new();
 /// Index into `ports` by interface index.
 #[btf_map(name = "port_of")]
 pub static PORT_OF: HashMap<u32, u32, { MAX_PORTS as usize }> = HashMap::new();
+
+/// Ports by the low bits of the interface index: where tc looks before `port_of`.
+#[btf_map(name = "port_near")]
+pub static PORT_NEAR: Array<NearPort, { NEAR_PORTS as usize }, MMAPABLE> = Array::new();
 
 /// The ports' devices, at the index of the port.
 #[btf_map(name = "tx")]

@@ -25,11 +25,11 @@ use crate::verdict::Action;
 use env::Env;
 use lbx_common::addr::Ip;
 use lbx_common::control::Control;
-use lbx_common::flow::TargetWord;
 use lbx_common::reason::Reason;
 use lbx_common::service::{AddressEntry, address_flags};
 use lbx_common::steer::slow::Slow;
 use lbx_common::steer::vlan;
+use open::Opened;
 
 /// What a step hands on: an action, or the cause that ends the way.
 pub type Outcome = Result<Action, Reason>;
@@ -37,15 +37,17 @@ pub type Outcome = Result<Action, Reason>;
 /// A frame that is none of ours.
 const UNTOUCHED: (Outcome, bool) = (Ok(Action::Pass), false);
 
-/// Steers a frame of a port in every respect. `bound`: what its flow, just opened, was bound to.
+/// Steers a frame of a port in every respect. `opened`: what became of its flow, if it was opened already.
 #[inline(always)]
-pub fn whole<F: Frame>(frame: F, env: &Env, bound: Option<TargetWord>) -> Outcome {
+pub fn whole<F: Frame>(frame: F, env: &Env, opened: Opened) -> Outcome {
     let packet = reach(frame);
     let Some(ether) = parse::ether(frame, packet) else { return Ok(Action::Pass) };
     let Some(dst) = asked(packet, &ether) else { return Ok(Action::Pass) };
     match service::address(env.control, &dst) {
         Some(entry) if ether.kind == ethertype::ARP => Ok(solicited(frame, env, &ether, entry)),
-        Some(entry) if entry.flags & address_flags::VIP != 0 => vip(frame, packet, env, &ether, entry, bound),
+        Some(entry) if entry.flags & address_flags::VIP != 0 => {
+            vip(frame, packet, env, &ether, entry, opened)
+        }
         _ => Ok(other(frame, packet, env, &ether, &dst)),
     }
 }
@@ -161,7 +163,7 @@ fn vip<F: Frame>(
     env: &Env,
     ether: &Ether,
     entry: &AddressEntry,
-    bound: Option<TargetWord>,
+    opened: Opened,
 ) -> Outcome {
     let vlan = vlan::of_frame(env.port, ether.tag);
     if !service::addressed(env.port, &ether.dst) {
@@ -187,7 +189,7 @@ fn vip<F: Frame>(
         Ok(transport) => transport,
         Err(reason) => return malformed(env, entry, vlan, reason),
     };
-    serve::serve(frame, env, entry, &View::new(ether, &network, &transport), vlan, bound)
+    serve::serve(frame, env, entry, &View::new(ether, &network, &transport), vlan, opened)
 }
 
 /// An ICMP message to a VIP: echo and solicitation may be answered, an error goes after its flow, anything else

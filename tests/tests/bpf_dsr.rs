@@ -104,9 +104,11 @@ fn bypass_observe_and_suspension() {
 
         bench.world.services[0].flags &= !service_flags::ACTIVE;
         bench.write_service(0);
+        bench.maps().write_addresses(&bench.world.addresses()).unwrap();
         bench.run(hook, &frame).passed("suspended", &frame, &[Reason::Suspended]);
         bench.world.services[0].flags |= service_flags::ACTIVE;
         bench.write_service(0);
+        bench.maps().write_addresses(&bench.world.addresses()).unwrap();
     }
     bench.maps().set_observe(true).unwrap();
     let first = bench.run(Hook::Xdp(UPLINK), &frame);

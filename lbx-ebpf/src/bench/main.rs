@@ -17,6 +17,7 @@ mod bare;
 mod cursor;
 mod live;
 mod maps;
+mod race;
 mod wrap;
 
 use aya_ebpf::Global;
@@ -38,6 +39,12 @@ pub fn bench_xdp(ctx: XdpContext) -> u32 {
 #[classifier]
 pub fn bench_tc(ctx: TcContext) -> i32 {
     wrap::tc(&ctx)
+}
+
+/// Opens and closes flows of a list of its own on each CPU.
+#[xdp]
+pub fn bench_race(ctx: XdpContext) -> u32 {
+    race::xdp(&ctx)
 }
 
 /// Does nothing.

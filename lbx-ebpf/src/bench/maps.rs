@@ -3,7 +3,7 @@
 use aya_ebpf::btf_maps::{Array, DevMap, LruHashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::macros::btf_map;
 use lbx_common::flow::Bucket;
-use lbx_common::measure::Wrap;
+use lbx_common::measure::{RACE_FLOWS, Wrap};
 
 /// `BPF_F_MMAPABLE`.
 const MMAPABLE: usize = 1 << 10;
@@ -39,6 +39,14 @@ pub struct Tuple4 {
 /// What to do to the packets.
 #[btf_map(name = "bench_wrap")]
 pub static WRAP: Array<Wrap, 1, MMAPABLE> = Array::new();
+
+/// CPUs that race.
+pub const RACERS: u32 = 2;
+
+/// For each CPU that races its flows (client address and port, as they lie in the packet) and the state of its
+/// generator.
+#[btf_map(name = "bench_racers")]
+pub static RACE: Array<u64, { (RACERS * (RACE_FLOWS + 1)) as usize }, MMAPABLE> = Array::new();
 
 /// The program under test at XDP.
 #[btf_map(name = "bench_jump")]

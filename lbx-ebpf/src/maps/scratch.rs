@@ -21,7 +21,8 @@ pub struct Scratch {
     pub vlan: u16,
     /// Target, where it is known (`TooBig`).
     pub target: TargetWord,
-    /// [`lbx_common::reason::Reason`] as a number: why, and what is counted if no answer goes out.
+    /// [`lbx_common::reason::Reason`] as a number: why, and what is counted if no answer goes out. `Whole`: what kept
+    /// the flow from being opened, for `steps::open::reason`; 0 nothing.
     pub reason: u32,
     /// Largest IP packet that would fit (`TooBig`).
     pub mtu: u32,

@@ -56,6 +56,94 @@ impl Packet {
     }
 }
 
+/// `N` bytes of the packet whose bounds were checked together; what is read of them lies at constant offsets. Stale
+/// with the [`Packet`] it is of.
+#[derive(Clone, Copy)]
+pub struct Span<const N: usize>(usize);
+
+impl Packet {
+    /// `N` bytes from an offset from the start of the frame.
+    #[inline(always)]
+    pub fn span<const N: usize>(self, offset: usize) -> Option<Span<N>> {
+        let at = self.data + offset;
+        if at + N > self.end { None } else { Some(Span(at)) }
+    }
+}
+
+/// One load from a span, at a constant offset that is checked when the program is built. On the host, where it never
+/// runs, the same by a pointer.
+macro_rules! load {
+    ($(#[$doc:meta])* $name:ident, $type:ty, $text:literal) => {
+        $(#[$doc])*
+        #[inline(always)]
+        pub fn $name<const AT: usize>(self) -> $type {
+            const { assert!(AT + size_of::<$type>() <= N) };
+            #[cfg(target_arch = "bpf")]
+            {
+                let value: u64;
+                // SAFETY: a load of bytes whose bounds were checked; it fills the register with zeros.
+                unsafe {
+                    core::arch::asm!(concat!("{v} = *(", $text, " *)({at} + {off})"), v = out(reg) value,
+                        at = in(reg) self.0, off = const AT, options(pure, readonly, nostack));
+                    // Else the compiler clears the upper bits again, wherever the value is used.
+                    core::hint::assert_unchecked(value >> <$type>::BITS == 0);
+                }
+                value as $type
+            }
+            #[cfg(not(target_arch = "bpf"))]
+            // SAFETY: as above.
+            unsafe {
+                ((self.0 + AT) as *const $type).read_unaligned()
+            }
+        }
+    };
+}
+
+/// One store to a span, as [`load`] loads.
+macro_rules! store {
+    ($(#[$doc:meta])* $name:ident, $type:ty, $text:literal) => {
+        $(#[$doc])*
+        #[inline(always)]
+        pub fn $name<const AT: usize>(self, value: $type) {
+            const { assert!(AT + size_of::<$type>() <= N) };
+            #[cfg(target_arch = "bpf")]
+            // SAFETY: a store to bytes whose bounds were checked; nobody else refers to them while the program runs.
+            unsafe {
+                core::arch::asm!(concat!("*(", $text, " *)({at} + {off}) = {v}"), v = in(reg) value as u64,
+                    at = in(reg) self.0, off = const AT, options(nostack));
+            }
+            #[cfg(not(target_arch = "bpf"))]
+            // SAFETY: as above.
+            unsafe {
+                ((self.0 + AT) as *mut $type).write_unaligned(value);
+            }
+        }
+    };
+}
+
+impl<const N: usize> Span<N> {
+    load!(
+        /// One byte.
+        u8, u8, "u8"
+    );
+    load!(
+        /// Two bytes as they lie in the packet.
+        u16, u16, "u16"
+    );
+    load!(
+        /// Four bytes as they lie in the packet.
+        u32, u32, "u32"
+    );
+    store!(
+        /// Two bytes as they shall lie in the packet.
+        set_u16, u16, "u16"
+    );
+    store!(
+        /// Four bytes as they shall lie in the packet.
+        set_u32, u32, "u32"
+    );
+}
+
 /// Loads a value in the largest pieces that divide its size. The kernel wants efficient unaligned access for
 /// packet pointers, but the compiler, which must not assume it, would load byte by byte.
 ///
@@ -120,7 +208,7 @@ unsafe fn load_word(at: usize) -> u32 {
             core::arch::asm!("{v} = *(u32 *)({at} + 0)", v = out(reg) value, at = in(reg) at,
                 options(pure, readonly, nostack));
             // Else the compiler clears the upper half of the register again, wherever the word is used.
-            core::hint::assert_unchecked(value <= u32::MAX as u64);
+            core::hint::assert_unchecked(value >> 32 == 0);
         }
         value as u32
     }
@@ -141,7 +229,7 @@ unsafe fn load_half(at: usize) -> u16 {
         unsafe {
             core::arch::asm!("{v} = *(u16 *)({at} + 0)", v = out(reg) value, at = in(reg) at,
                 options(pure, readonly, nostack));
-            core::hint::assert_unchecked(value <= u16::MAX as u64);
+            core::hint::assert_unchecked(value >> 16 == 0);
         }
         value as u16
     }

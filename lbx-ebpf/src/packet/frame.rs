@@ -16,11 +16,23 @@ pub trait Frame: Copy {
     /// Whether the frame is an skb: checksums may be partial, and it may be a GSO superframe.
     const SKB: bool;
 
+    /// What the hook is told.
+    type Code: Copy;
+
+    /// Counts an outcome and says it as the hook wants it.
+    fn verdict(outcome: Result<Action, Reason>, observe: bool) -> Self::Code;
+
+    /// [`Frame::redirect`] in the code of the hook, which is what the helper answers anyway.
+    fn forward(self, port_index: u32, ifindex: u32) -> Option<Self::Code>;
+
     /// The bytes that can be reached directly, afresh.
     fn packet(self) -> Packet;
 
     /// Bytes of the whole frame, beyond what can be reached directly too.
     fn length(self) -> u32;
+
+    /// The same as a word that needs no cutting.
+    fn bytes(self) -> u64;
 
     /// Index in `ports` of the port the frame came in by (or, at egress, leaves by).
     fn port_index(self) -> Option<u32>;
@@ -68,6 +80,9 @@ pub trait Frame: Copy {
 
     /// Changes an address and a port, and the checksums that cover them. Stale: every [`Packet`].
     fn translate(self, change: &Change) -> Option<()>;
+
+    /// The same where all offsets are constants and the headers directly reachable.
+    fn translate_plain(self, change: &Change) -> Option<()>;
 
     /// Goes on in the program of a rare path. Returns only if there is none.
     fn continue_at(self, slow: Slow);

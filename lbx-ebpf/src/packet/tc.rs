@@ -2,9 +2,9 @@
 
 use super::cursor::Packet;
 use super::frame::Frame;
-use crate::maps::{PORT_OF, TC_TAIL};
+use crate::maps::{PORT_NEAR, PORT_OF, TC_TAIL};
 use crate::rewrite::nat::Change;
-use crate::verdict::Action;
+use crate::verdict::{self, Action};
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{
     bpf_csum_update, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect, bpf_skb_change_head,
@@ -14,6 +14,9 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::TcContext;
 use bytemuck::{AnyBitPattern, NoUninit};
 use core::mem::MaybeUninit;
+use core::ptr::read_volatile;
+use lbx_common::algo::checksum;
+use lbx_common::port::NearPort;
 use lbx_common::reason::Reason;
 use lbx_common::steer::slow::Slow;
 use lbx_common::steer::vlan::Tag;
@@ -52,6 +55,47 @@ const fn fold_to_word(sum: u64) -> u32 {
 }
 
 impl TcFrame {
+    /// Makes the transport checksum right for the change.
+    #[inline(always)]
+    fn correct(self, change: &Change) -> Option<()> {
+        // The helpers know whether the transport checksum is complete in the packet, only begun (to be
+        // completed by a device) or verified by one beside the packet, and keep all three right.
+        let udp = if change.udp { MARK_MANGLED_0 } else { 0 };
+        let address_delta = fold_to_word(change.address_delta());
+        if !change.v4 {
+            // The address is part of the sum over the whole packet that a device may have given. The checksum
+            // that covers it cancels it out there, but the helper below takes out the change of the checksum
+            // alone, as is right for IPv4, whose header checksum cancels the address; and a later fragment or
+            // an ICMPv6 message has none that the helper knows of. Refused, and not needed, where the device
+            // gave no such sum.
+            // SAFETY: the context is the kernel's.
+            unsafe { bpf_csum_update(self.0, address_delta) };
+        }
+        if change.checksum_at != 0 {
+            let flags = PSEUDO_HDR | udp;
+            // SAFETY: the context is the kernel's, which checks the offset.
+            let rc =
+                unsafe { bpf_l4_csum_replace(self.0, change.checksum_at, 0, address_delta as u64, flags) };
+            if rc != 0 {
+                return None;
+            }
+            // SAFETY: as above.
+            let rc = unsafe {
+                bpf_l4_csum_replace(
+                    self.0,
+                    change.checksum_at,
+                    change.old_port as u64,
+                    change.new_port as u64,
+                    2 | udp,
+                )
+            };
+            if rc != 0 {
+                return None;
+            }
+        }
+        Some(())
+    }
+
     /// Writes a value whose change the checksums in the packet already follow.
     #[inline(always)]
     fn store_raw<T: NoUninit>(self, offset: u32, value: &T) -> Option<()> {
@@ -64,6 +108,20 @@ impl TcFrame {
 
 impl Frame for TcFrame {
     const SKB: bool = true;
+
+    type Code = i32;
+
+    #[inline(always)]
+    fn verdict(outcome: Result<Action, Reason>, observe: bool) -> i32 {
+        verdict::tc(outcome, observe)
+    }
+
+    #[inline(always)]
+    fn forward(self, _port_index: u32, ifindex: u32) -> Option<i32> {
+        // SAFETY: only notes where the frame goes.
+        let code = unsafe { bpf_redirect(ifindex, 0) };
+        (code == TC_ACT_REDIRECT).then_some(TC_ACT_REDIRECT as i32)
+    }
 
     #[inline(always)]
     fn packet(self) -> Packet {
@@ -78,10 +136,23 @@ impl Frame for TcFrame {
     }
 
     #[inline(always)]
+    fn bytes(self) -> u64 {
+        self.length() as u64
+    }
+
+    #[inline(always)]
     fn port_index(self) -> Option<u32> {
-        // SAFETY: the context is the kernel's; the value is a copy of a word that user space replaces as a
-        // whole.
-        unsafe { PORT_OF.get((*self.0).ifindex).copied() }
+        // SAFETY: the context is the kernel's.
+        let ifindex = unsafe { (*self.0).ifindex };
+        // SAFETY: a non-null value pointer of an array map; an aligned word, read once.
+        let near = PORT_NEAR.get_ptr(NearPort::place(ifindex)).map(|at| unsafe { read_volatile(at) });
+        if let Some(near) = near
+            && let Some(index) = near.port_of(ifindex)
+        {
+            return Some(index);
+        }
+        // SAFETY: a copy of a word that user space replaces as a whole.
+        unsafe { PORT_OF.get(ifindex).copied() }
     }
 
     #[inline(always)]
@@ -188,44 +259,11 @@ impl Frame for TcFrame {
 
     #[inline(always)]
     fn translate(self, change: &Change) -> Option<()> {
-        // The helpers know whether the transport checksum is complete in the packet, only begun (to be
-        // completed by a device) or verified by one beside the packet, and keep all three right.
-        let udp = if change.udp { MARK_MANGLED_0 } else { 0 };
-        let address_delta = fold_to_word(change.address_delta());
-        if !change.v4 {
-            // The address is part of the sum over the whole packet that a device may have given. The checksum
-            // that covers it cancels it out there, but the helper below takes out the change of the checksum
-            // alone, as is right for IPv4, whose header checksum cancels the address; and a later fragment or
-            // an ICMPv6 message has none that the helper knows of. Refused, and not needed, where the device
-            // gave no such sum.
-            // SAFETY: the context is the kernel's.
-            unsafe { bpf_csum_update(self.0, address_delta) };
-        }
-        if change.checksum_at != 0 {
-            let flags = PSEUDO_HDR | udp;
-            // SAFETY: the context is the kernel's, which checks the offset.
-            let rc =
-                unsafe { bpf_l4_csum_replace(self.0, change.checksum_at, 0, address_delta as u64, flags) };
-            if rc != 0 {
-                return None;
-            }
-            // SAFETY: as above.
-            let rc = unsafe {
-                bpf_l4_csum_replace(
-                    self.0,
-                    change.checksum_at,
-                    change.old_port as u64,
-                    change.new_port as u64,
-                    2 | udp,
-                )
-            };
-            if rc != 0 {
-                return None;
-            }
-        }
+        self.correct(change)?;
+        // Through helpers, which take any offset and need no pointer into the packet.
         if change.v4 {
             let (old, new) = (change.old.v4_word(), change.new.v4_word());
-            // SAFETY: as above.
+            // SAFETY: the context is the kernel's, which checks the offset.
             if unsafe { bpf_l3_csum_replace(self.0, change.l3 + 10, old as u64, new as u64, 4) } != 0 {
                 return None;
             }
@@ -238,6 +276,26 @@ impl Frame for TcFrame {
         if change.port_at != 0 {
             let new = change.new_port;
             self.store_raw(change.port_at, &new)?;
+        }
+        Some(())
+    }
+
+    #[inline(always)]
+    fn translate_plain(self, change: &Change) -> Option<()> {
+        self.correct(change)?;
+        // The rest is written straight into the packet: the IPv4 header's own checksum covers its change, so that a
+        // sum over the packet stays; for IPv6 it was corrected above, and the port is in the transport checksum.
+        let packet = self.packet();
+        if change.v4 {
+            let at = change.l3 as usize + 10;
+            let delta = checksum::delta32(change.old.v4_word(), change.new.v4_word());
+            packet.write(at, checksum::apply(packet.read(at)?, delta))?;
+            packet.write(change.address_at as usize, change.new.v4_word())?;
+        } else {
+            packet.write(change.address_at as usize, change.new.0)?;
+        }
+        if change.port_at != 0 {
+            packet.write(change.port_at as usize, change.new_port)?;
         }
         Some(())
     }

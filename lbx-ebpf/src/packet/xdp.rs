@@ -4,13 +4,15 @@ use super::cursor::Packet;
 use super::frame::Frame;
 use crate::maps::{PORT_OF, TX, XDP_TAIL};
 use crate::rewrite::nat::Change;
-use crate::verdict::Action;
+use crate::verdict::{self, Action};
+use aya_ebpf::EbpfContext;
 use aya_ebpf::Global;
+use aya_ebpf::bindings::{xdp_action::XDP_REDIRECT, xdp_md};
 use aya_ebpf::helpers::generated::{
-    bpf_tail_call, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_load_bytes, bpf_xdp_store_bytes,
+    bpf_redirect_map, bpf_tail_call, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_load_bytes,
+    bpf_xdp_store_bytes,
 };
 use aya_ebpf::programs::XdpContext;
-use aya_ebpf::{EbpfContext, bindings::xdp_md};
 use bytemuck::{AnyBitPattern, NoUninit};
 use core::mem::MaybeUninit;
 use lbx_common::algo::checksum;
@@ -42,6 +44,21 @@ impl XdpFrame {
 impl Frame for XdpFrame {
     const SKB: bool = false;
 
+    type Code = u32;
+
+    #[inline(always)]
+    fn verdict(outcome: Result<Action, Reason>, observe: bool) -> u32 {
+        verdict::xdp(outcome, observe)
+    }
+
+    #[inline(always)]
+    fn forward(self, port_index: u32, _ifindex: u32) -> Option<u32> {
+        let map = core::ptr::from_ref(&TX).cast_mut().cast();
+        // SAFETY: a device map; the helper only notes where the frame goes. 0 comes back where the slot is empty.
+        let code = unsafe { bpf_redirect_map(map, port_index as u64, 0) };
+        (code == XDP_REDIRECT as i64).then_some(XDP_REDIRECT)
+    }
+
     #[inline(always)]
     fn packet(self) -> Packet {
         let ctx = self.context();
@@ -52,6 +69,11 @@ impl Frame for XdpFrame {
     fn length(self) -> u32 {
         // Not attached with fragments enabled: all bytes are linear.
         self.packet().reach() as u32
+    }
+
+    #[inline(always)]
+    fn bytes(self) -> u64 {
+        self.packet().reach() as u64
     }
 
     #[inline(always)]
@@ -171,6 +193,11 @@ impl Frame for XdpFrame {
         let new = if change.udp { checksum::apply_udp(old, delta) } else { checksum::apply(old, delta) };
         packet.write(at, new)?;
         packet.write(change.port_at as usize, change.new_port)
+    }
+
+    #[inline(always)]
+    fn translate_plain(self, change: &Change) -> Option<()> {
+        self.translate(change)
     }
 
     #[inline(always)]

@@ -8,6 +8,7 @@ use crate::slow::covers::{Way, way};
 use crate::slow::fragment;
 use crate::slow::locate::{Located, locate};
 use crate::steps::env::Env;
+use crate::steps::open::Opened;
 use crate::steps::{Outcome, back, detour, malformed, serve};
 use lbx_common::flow::TargetWord;
 use lbx_common::reason::Reason;
@@ -52,12 +53,19 @@ fn inward<F: Frame>(frame: F, env: &Env, entry: &AddressEntry, located: &Located
         Ok(transport) => transport,
         Err(reason) => return malformed(env, entry, vlan, reason),
     };
-    let outcome =
-        serve::serve_with(frame, env, entry, &located.view(&transport), vlan, None, |word, service| {
+    let outcome = serve::serve_with(
+        frame,
+        env,
+        entry,
+        &located.view(&transport),
+        vlan,
+        Opened::NOT,
+        |word, service| {
             if located.fragment.is_some() {
                 fragment::remember(vlan, env.port.switch, word, service, fragment::KEEP);
             }
-        });
+        },
+    );
     if located.fragment.is_some() && matches!(outcome, Err(Reason::NotAService | Reason::Suspended)) {
         // The rest of the datagram passes like its beginning.
         fragment::remember(vlan, env.port.switch, TargetWord::NONE, 0, fragment::KEEP);

@@ -54,11 +54,23 @@ impl Change {
 /// Translates one end of a packet. The hop limit stays: nothing is routed, both ends are on one segment.
 #[inline(always)]
 pub fn translate<F: Frame>(frame: F, view: &View, side: Side, new: &Ip, new_port: u16) -> Option<()> {
+    frame.translate(&change(view, side, new, new_port))
+}
+
+/// The same for a packet whose headers are where they usually are, in a view of constant offsets.
+#[inline(always)]
+pub fn translate_plain<F: Frame>(frame: F, view: &View, side: Side, new: &Ip, new_port: u16) -> Option<()> {
+    frame.translate_plain(&change(view, side, new, new_port))
+}
+
+/// What changes.
+#[inline(always)]
+fn change(view: &View, side: Side, new: &Ip, new_port: u16) -> Change {
     let source = side == Side::Source;
     let has_ports = view.has_l4 && (view.protocol == protocol::TCP || view.protocol == protocol::UDP);
     let (v4_at, v6_at) = if source { (12, 8) } else { (16, 24) };
     let checksum_at = if view.protocol == protocol::TCP { 16 } else { 6 };
-    frame.translate(&Change {
+    Change {
         v4: view.v4,
         l3: view.l3,
         address_at: view.l3 + if view.v4 { v4_at } else { v6_at },
@@ -75,5 +87,5 @@ pub fn translate<F: Frame>(frame: F, view: &View, side: Side, new: &Ip, new_port
         new_port,
         checksum_at: if has_ports { view.l4 + checksum_at } else { 0 },
         udp: view.protocol == protocol::UDP,
-    })
+    }
 }

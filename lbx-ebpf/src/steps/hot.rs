@@ -5,353 +5,291 @@
 //! else a tail call goes on in the whole engine, which starts anew: up to there nothing has been changed, except
 //! that a flow may have been opened, and then the note says what it was bound to. A packet that belongs to no
 //! service ends here.
+//!
+//! What is read of the packet lies at constant offsets, so there is a copy of the way for each family, with a tag and
+//! without. Instructions are what counts: it ends where it is decided, in the verdict itself.
+
+mod brief;
+mod send;
 
 use super::env::Env;
+use super::open::Opened;
 use super::service::{self, Query};
-use super::{Outcome, back, clock, detour, event, is_solicited, open, port, serve, stats};
-use crate::maps::FLOWS;
+use super::{back, clock, detour, is_solicited, open};
 use crate::maps::scratch::Scratch;
-use crate::packet::cursor::Packet;
+use crate::maps::{FLOWS, PORTS};
+use crate::packet::cursor::{Packet, Span};
 use crate::packet::frame::Frame;
-use crate::packet::parse::{self, Ether, Network, Transport, View, ethertype, protocol};
-use crate::rewrite::nat::{self, Side};
+use crate::packet::parse::{Ether, ethertype};
 use crate::verdict::Action;
+use brief::Brief;
 use core::ptr::{read_volatile, write_volatile};
 use lbx_common::addr::Ip;
 use lbx_common::control::{Control, flags};
-use lbx_common::flow::{Bucket, FlowEntry, TargetWord, bucket_one, bucket_two, seal};
-use lbx_common::key::{FlowKey, scope};
+use lbx_common::flow::{Bucket, FlowEntry, TargetWord, bucket_one, bucket_two};
 use lbx_common::limits::WAYS;
-use lbx_common::port::flags as port_flags;
+use lbx_common::port::{Port, flags as port_flags};
 use lbx_common::reason::Reason;
-use lbx_common::service::{AddressEntry, address_flags, flags as service_flags};
-use lbx_common::steer::plain::{self, Rest};
+use lbx_common::service::{AddressEntry, address_flags};
+use lbx_common::steer::plain;
 use lbx_common::steer::slow::Slow;
-use lbx_common::steer::vlan;
-use lbx_common::target::{Forward, Target};
+use lbx_common::steer::vlan::Tag;
 
-/// A frame that is none of ours.
-const UNTOUCHED: (Outcome, bool) = (Ok(Action::Pass), false);
+/// Bytes of an Ethernet header with a tag: no packet of interest is shorter, tag or not.
+const ETHER: usize = 18;
+/// Offset of the IP header without a tag.
+const UNTAGGED: usize = 14;
+/// Offset of the IP header behind a tag.
+const TAGGED: usize = 18;
 
-/// Steers a frame; `true` if only observing.
+/// Steers a frame.
 #[inline(always)]
-pub fn steer<F: Frame>(frame: F) -> (Outcome, bool) {
-    let Some(control) = Env::control() else { return UNTOUCHED };
+pub fn steer<F: Frame>(frame: F) -> F::Code {
+    let Some(control) = Env::control() else { return pass::<F>() };
     let packet = frame.packet();
     if F::SKB && packet.reach() < 64 && packet.reach() < frame.length() as usize {
-        // The headers lie outside the linear part.
-        return match port(frame, control) {
-            Some(env) if control.flags & flags::BYPASS == 0 => (whole(frame, &env, TargetWord::NONE), false),
-            _ => UNTOUCHED,
-        };
+        // The headers lie outside the linear part: the whole engine pulls them in.
+        return asked(frame, control);
     }
-    let Some(ether) = parse::ether(frame, packet) else { return UNTOUCHED };
-    match ether.kind {
-        ethertype::IPV4 => {
-            let Some(dst) = packet.read(ether.l3 + 16).map(Ip::v4) else { return UNTOUCHED };
-            match service::address(control, &dst) {
-                Some(entry) if entry.flags & address_flags::VIP != 0 => {
-                    vip::<F, true>(frame, packet, control, &ether, entry)
-                }
-                _ => back::answer(frame, packet, control, &ether),
-            }
+    let Some(ether) = packet.span::<ETHER>(0) else { return pass::<F>() };
+    let kind = ether.u16::<12>();
+    let beside = frame.tag_beside();
+    if kind == ethertype::VLAN || kind == ethertype::SERVICE_VLAN {
+        if beside.is_some() {
+            return pass::<F>();
         }
-        ethertype::IPV6 => {
-            let Some(dst) = packet.read(ether.l3 + 24).map(Ip::v6) else { return UNTOUCHED };
-            match service::address(control, &dst) {
-                Some(entry) if entry.flags & address_flags::VIP != 0 => {
-                    vip::<F, false>(frame, packet, control, &ether, entry)
-                }
-                _ if is_solicited(&dst) => asked(frame, control),
-                _ => back::answer(frame, packet, control, &ether),
-            }
-        }
-        ethertype::ARP => {
-            let Some(about) = packet.read(ether.l3 + 24).map(Ip::v4) else { return UNTOUCHED };
-            match service::address(control, &about) {
-                Some(_) => asked(frame, control),
-                None => UNTOUCHED,
-            }
-        }
-        _ => UNTOUCHED,
+        let tag = Tag::new(u16::from_be(ether.u16::<14>()));
+        return network::<F, TAGGED>(frame, packet, control, ether, ether.u16::<16>(), tag);
     }
+    network::<F, UNTAGGED>(frame, packet, control, ether, kind, beside)
 }
 
-/// Somebody may be asking for a VIP.
+/// It goes on as it came.
 #[inline(always)]
-fn asked<F: Frame>(frame: F, control: &'static Control) -> (Outcome, bool) {
-    if control.flags & flags::BYPASS == 0
-        && let Some(env) = port(frame, control)
-    {
-        let _ = whole(frame, &env, TargetWord::NONE);
-    }
-    UNTOUCHED
+fn pass<F: Frame>() -> F::Code {
+    F::verdict(Ok(Action::Pass), false)
 }
 
-/// Goes on in the whole engine. Returns only if there is no program for it.
+/// By what the frame carries.
 #[inline(always)]
-fn whole<F: Frame>(frame: F, env: &Env, opened: TargetWord) -> Outcome {
-    let mut note = Scratch::new(Slow::Whole, env.port_index, 0);
-    note.target = opened;
-    detour(frame, note)
-}
-
-/// What of a packet is needed to find its flow.
-#[derive(Clone, Copy)]
-struct Brief {
-    /// The hash of its key.
-    hash: u64,
-    /// Bytes from the IP header on.
-    ip_len: u32,
-    /// Offset of the transport header.
-    l4: usize,
-    /// Source and destination port, as they lie in the packet.
-    ports: u32,
-    /// TCP rather than UDP.
-    tcp: bool,
-    /// TCP flags.
-    tcp_flags: u8,
-    /// Bytes of the transport header.
-    l4_header: u32,
-    /// IPv4.
-    v4: bool,
-}
-
-/// A frame to a VIP, in a version of its own for each family.
-#[inline(always)]
-fn vip<F: Frame, const V4: bool>(
+fn network<F: Frame, const L3: usize>(
     frame: F,
     packet: Packet,
     control: &'static Control,
-    ether: &Ether,
-    entry: &AddressEntry,
-) -> (Outcome, bool) {
-    if control.flags & flags::BYPASS != 0 {
-        return UNTOUCHED;
+    ether: Span<ETHER>,
+    kind: u16,
+    tag: Tag,
+) -> F::Code {
+    match kind {
+        ethertype::IPV4 => {
+            let Some(ip) = packet.span::<20>(L3) else { return pass::<F>() };
+            let dst = Ip::v4(ip.u32::<16>());
+            match service::address_by_halves(control, &dst) {
+                Some(entry) if entry.flags & address_flags::VIP != 0 => {
+                    vip::<F, L3, true>(frame, packet, control, ether, entry, tag)
+                }
+                _ => answer::<F, L3>(frame, packet, control, ether, kind, tag),
+            }
+        }
+        ethertype::IPV6 => {
+            let Some(ip) = packet.span::<40>(L3) else { return pass::<F>() };
+            let dst = Ip::v6([ip.u32::<24>(), ip.u32::<28>(), ip.u32::<32>(), ip.u32::<36>()]);
+            match service::address_by_halves(control, &dst) {
+                Some(entry) if entry.flags & address_flags::VIP != 0 => {
+                    vip::<F, L3, false>(frame, packet, control, ether, entry, tag)
+                }
+                _ if is_solicited(&dst) => asked(frame, control),
+                _ => answer::<F, L3>(frame, packet, control, ether, kind, tag),
+            }
+        }
+        ethertype::ARP => match packet.span::<28>(L3) {
+            Some(arp) if service::address_by_halves(control, &Ip::v4(arp.u32::<24>())).is_some() => {
+                asked(frame, control)
+            }
+            _ => pass::<F>(),
+        },
+        _ => pass::<F>(),
     }
-    let Some(env) = port(frame, control) else { return UNTOUCHED };
-    if env.observe || env.port.flags & (port_flags::VLAN_FILTERING | port_flags::SWITCH) != 0 {
-        return (whole(frame, &env, TargetWord::NONE), env.observe);
-    }
-    if !service::addressed(env.port, &ether.dst) {
-        return (Err(Reason::NotAddressed), false);
-    }
-    let network =
-        if V4 { parse::ipv4(frame, packet, ether.l3) } else { parse::ipv6(frame, packet, ether.l3) };
-    let brief = match network {
-        Ok(network) => brief(packet, &env, ether, &network),
-        Err(_) => None,
-    };
-    let outcome = match brief {
-        Some(brief) => flow(frame, packet, &env, ether, entry, &brief),
-        None => whole(frame, &env, TargetWord::NONE),
-    };
-    (outcome, false)
 }
 
-/// Reads the transport header and hashes the key, while the family is known.
+/// A frame to no VIP may be the answer of a nat target.
 #[inline(always)]
-fn brief(packet: Packet, env: &Env, ether: &Ether, network: &Network) -> Option<Brief> {
-    let tcp = network.protocol == protocol::TCP;
-    if network.rare || !tcp && network.protocol != protocol::UDP {
-        return None;
+fn answer<F: Frame, const L3: usize>(
+    frame: F,
+    packet: Packet,
+    control: &'static Control,
+    ether: Span<ETHER>,
+    kind: u16,
+    tag: Tag,
+) -> F::Code {
+    let mut dst = [0; 6];
+    dst[..4].copy_from_slice(&ether.u32::<0>().to_ne_bytes());
+    dst[4..].copy_from_slice(&ether.u16::<4>().to_ne_bytes());
+    let ether = Ether { dst, kind, l3: L3, tag };
+    let (outcome, observe) = back::answer(frame, packet, control, &ether);
+    F::verdict(outcome, observe)
+}
+
+/// Somebody may be asking for a VIP, or the frame cannot be looked at here: the whole engine sees to it.
+#[inline(always)]
+fn asked<F: Frame>(frame: F, control: &'static Control) -> F::Code {
+    if control.flags & flags::BYPASS == 0
+        && let Some(index) = frame.port_index()
+    {
+        let _ = detour(frame, note(index, Opened::NOT));
     }
-    let transport = parse::transport(packet, ether.l3, network).ok()?;
-    let key = FlowKey {
-        src: network.src,
-        dst: network.dst,
-        ports: transport.ports,
-        scope: scope(network.protocol, vlan::of_frame(env.port, ether.tag), env.port.switch),
-    };
-    let Transport { ports, tcp_flags, header } = transport;
-    Some(Brief {
-        hash: key.hash(&env.control.secret),
-        ip_len: network.ip_len,
-        l4: network.l4,
-        ports,
-        tcp,
-        tcp_flags,
-        l4_header: header,
-        v4: network.v4,
-    })
+    pass::<F>()
+}
+
+/// Tells the whole engine what it is about.
+#[inline(always)]
+fn note(port_index: u32, opened: Opened) -> Scratch {
+    let mut note = Scratch::new(Slow::Whole, port_index, 0);
+    (note.reason, note.target) = (opened.why, opened.word);
+    note
+}
+
+/// A packet of a service goes on in the whole engine.
+#[inline(always)]
+fn whole<F: Frame>(frame: F, port_index: u32, opened: Opened) -> F::Code {
+    let outcome = detour(frame, note(port_index, opened));
+    F::verdict(outcome, false)
+}
+
+/// A packet to a VIP, and what is known of it. The port does not filter VLANs: the frame's is that of its tag.
+#[derive(Clone, Copy)]
+struct Plain<'a> {
+    control: &'static Control,
+    port: &'static Port,
+    port_index: u32,
+    entry: &'a AddressEntry,
+    tag: Tag,
+}
+
+/// A frame to a VIP.
+#[inline(always)]
+fn vip<F: Frame, const L3: usize, const V4: bool>(
+    frame: F,
+    packet: Packet,
+    control: &'static Control,
+    ether: Span<ETHER>,
+    entry: &AddressEntry,
+    tag: Tag,
+) -> F::Code {
+    const UNUSUAL: u16 = port_flags::OBSERVE | port_flags::VLAN_FILTERING | port_flags::SWITCH;
+    if control.flags & flags::BYPASS != 0 {
+        return pass::<F>();
+    }
+    let Some(port_index) = frame.port_index() else { return pass::<F>() };
+    let Some(port) = PORTS.get_ptr(port_index) else { return pass::<F>() };
+    // SAFETY: a non-null value pointer of an array map; user space stores single aligned words of it.
+    let port: &'static Port = unsafe { &*port };
+    if control.flags & flags::OBSERVE != 0
+        || port.flags & UNUSUAL != 0
+        || entry.flags & address_flags::SUSPENDED != 0
+    {
+        return whole(frame, port_index, Opened::NOT);
+    }
+    if !port.accepts(ether.u32::<0>() as u64 | (ether.u16::<4>() as u64) << 32) {
+        return F::verdict(Err(Reason::NotAddressed), false);
+    }
+    let plain = Plain { control, port, port_index, entry, tag };
+    match brief::read::<F, L3, V4>(frame, packet, &plain) {
+        Some(brief) => flow::<F, L3, V4>(frame, ether, &plain, &brief),
+        None => whole(frame, port_index, Opened::NOT),
+    }
 }
 
 /// The flow of a plain packet, found or opened, and on to its target.
 #[inline(always)]
-fn flow<F: Frame>(
+fn flow<F: Frame, const L3: usize, const V4: bool>(
     frame: F,
-    packet: Packet,
-    env: &Env,
-    ether: &Ether,
-    entry: &AddressEntry,
+    ether: Span<ETHER>,
+    plain: &Plain<'_>,
     brief: &Brief,
-) -> Outcome {
-    let vlan = vlan::of_frame(env.port, ether.tag);
-    let protocol = if brief.tcp { protocol::TCP } else { protocol::UDP };
-    let dst_port = u16::from_be((brief.ports >> 16) as u16);
-    let query = Query::new(protocol, false, vlan, env.port.switch, dst_port);
+) -> F::Code {
+    let entry = plain.entry;
+    let vlan = plain.tag.vid();
+    let port = u16::from_be((brief.ports >> 16) as u16);
+    let query = Query::new(brief.protocol(), false, vlan, plain.port.switch, port);
     let Some(index) = service::first_rules(entry, query) else {
         if entry.more_count != 0 {
-            return whole(frame, env, TargetWord::NONE);
+            return whole(frame, plain.port_index, Opened::NOT);
         }
-        return Err(Reason::NotAService);
+        return F::verdict(Err(Reason::NotAService), false);
     };
-    let service = service::service(index).ok_or(Reason::Internal)?;
-    if service.flags & service_flags::ACTIVE == 0 {
-        return Err(Reason::Suspended);
-    }
-    let mask = env.control.bucket_mask;
+    let mask = plain.control.bucket_mask;
     let found = match probe(bucket_one(brief.hash, mask), brief.hash) {
         None => probe(bucket_two(brief.hash, mask), brief.hash),
         found => found,
     };
-    let Some((at, rest)) = found else {
-        return first(frame, packet, env, ether, entry, brief, index);
+    let Some((at, word)) = found else {
+        return first::<F, L3, V4>(frame, ether, plain, brief, index);
     };
-    let word = rest.word();
-    let Some(target) = open::target(word.target()) else { return Err(Reason::Internal) };
-    if !rest.stays(brief.tcp, brief.tcp_flags) || !takes(frame, env, ether, target, word, brief) {
-        return whole(frame, env, TargetWord::NONE);
+    // SAFETY: `at` is an entry within a value of the map, whose last four bytes, epoch and flags, are one aligned word.
+    let age = plain::Age(unsafe { read_volatile(at.cast::<u32>().add(3)) });
+    let Some(target) = open::target(word.target()) else { return F::verdict(Err(Reason::Internal), false) };
+    let facts = send::facts(target);
+    if !age.stays(brief.tcp, brief.tcp_flags)
+        || !facts.takes(word, plain.port_index, plain.tag, brief.largest::<F, V4>(frame))
+    {
+        return whole(frame, plain.port_index, Opened::NOT);
     }
-    let epoch = clock::epoch(env.control, clock::jiffies());
-    if rest.epoch() != epoch {
-        if env.port.flags & port_flags::LEARNING != 0 {
+    let epoch = clock::epoch(plain.control, clock::jiffies());
+    if age.epoch() != epoch {
+        if plain.port.flags & port_flags::LEARNING != 0 {
             // The bridge may have to be shown the client's MAC.
-            return whole(frame, env, TargetWord::NONE);
+            return whole(frame, plain.port_index, Opened::NOT);
         }
-        // SAFETY: `at` is an entry within a value of the map; of two CPUs that store the epoch both store the same.
+        // SAFETY: as above; of two CPUs that store the epoch both store the same.
         unsafe { write_volatile(&raw mut (*at).epoch, epoch) };
     }
-    send(frame, packet, ether, entry, target, word, brief)
+    send::send::<F, L3, V4>(frame, ether, plain, brief, target, facts, word)
 }
 
 /// The first packet of a flow.
 #[inline(always)]
-fn first<F: Frame>(
+fn first<F: Frame, const L3: usize, const V4: bool>(
     frame: F,
-    packet: Packet,
-    env: &Env,
-    ether: &Ether,
-    entry: &AddressEntry,
+    ether: Span<ETHER>,
+    plain: &Plain<'_>,
     brief: &Brief,
     index: u32,
-) -> Outcome {
-    let protocol = if brief.tcp { protocol::TCP } else { protocol::UDP };
-    let vlan = vlan::of_frame(env.port, ether.tag);
-    let key = || FlowKey {
-        src: if brief.v4 {
-            packet.read(ether.l3 + 12).map(Ip::v4)
-        } else {
-            packet.read(ether.l3 + 8).map(Ip::v6)
-        }
-        .unwrap_or_default(),
-        dst: entry.addr,
-        ports: brief.ports,
-        scope: scope(protocol, vlan, env.port.switch),
-    };
-    let word = match open::open(key, brief.hash, index, env.port_index, protocol, brief.tcp_flags) {
-        Ok(word) => word,
-        Err(reason) => {
-            let service = service::service(index).ok_or(Reason::Internal)?;
-            let src = if brief.v4 {
-                packet.read(ether.l3 + 12).map(Ip::v4)
-            } else {
-                packet.read(ether.l3 + 8).map(Ip::v6)
-            };
-            let scope = scope(protocol, vlan, env.port.switch);
-            event::note(&src.unwrap_or_default(), &entry.addr, brief.ports, scope);
-            event::sample(env, reason, index, event::NONE, brief.tcp_flags);
-            serve::ended(frame, env, service, index, vlan, reason);
-            return Err(reason);
-        }
-    };
-    let target = open::target(word.target()).ok_or(Reason::Internal)?;
-    if env.port.flags & port_flags::LEARNING != 0 || !takes(frame, env, ether, target, word, brief) {
-        return whole(frame, env, word);
+) -> F::Code {
+    let opened = open::ask(brief.hash, index, plain.port_index, brief.protocol(), brief.tcp_flags);
+    if opened.why != Opened::NOT.why {
+        return whole(frame, plain.port_index, opened);
     }
-    send(frame, packet, ether, entry, target, word, brief)
+    let word = opened.word;
+    let Some(target) = open::target(word.target()) else { return F::verdict(Err(Reason::Internal), false) };
+    let facts = send::facts(target);
+    if plain.port.flags & port_flags::LEARNING != 0
+        // Another flow may have the same translation: that takes the whole key.
+        || facts.is_nat()
+        || !facts.takes(word, plain.port_index, plain.tag, brief.largest::<F, V4>(frame))
+    {
+        return whole(frame, plain.port_index, opened);
+    }
+    send::send::<F, L3, V4>(frame, ether, plain, brief, target, facts, word)
 }
 
-/// Looks for the flow in a bucket: its entry, and what is in it.
+/// Looks for the flow in a bucket: its entry, and what it is bound to.
 #[inline(always)]
-fn probe(index: u32, hash: u64) -> Option<(*mut FlowEntry, Rest)> {
+fn probe(index: u32, hash: u64) -> Option<(*mut FlowEntry, TargetWord)> {
     let bucket: *mut Bucket = FLOWS.get_ptr_mut(index)?;
     let mut way = 0;
     while way < WAYS as usize {
-        // SAFETY: way < 4 lies within the bucket, a value of the map; an entry is two aligned words. Other CPUs
-        // write it at the same time: each word is read once, and a pair of two writes does not match the seal.
-        let (entry, sealed, rest) = unsafe {
+        // SAFETY: way < 4 lies within the bucket, a value of the map. Other CPUs write it at the same time: each
+        // field is read once, and a pair of two writes does not match the seal.
+        let (entry, sealed, word) = unsafe {
             let entry = &raw mut (*bucket).ways[way];
-            let words = entry.cast::<u64>();
-            (entry, read_volatile(words), Rest(read_volatile(words.add(1))))
+            (entry, read_volatile(&raw const (*entry).seal), read_volatile(&raw const (*entry).target))
         };
-        if sealed == seal(hash, rest.word()) {
-            return Some((entry, rest));
+        // The seal without the hash is the word: `seal(hash, word) == sealed`, solved for the word.
+        if sealed ^ hash == word.0 as u64 {
+            return Some((entry, word));
         }
         way += 1;
     }
     None
-}
-
-/// Whether the target takes the packet without further question.
-#[inline(always)]
-fn takes<F: Frame>(
-    frame: F,
-    env: &Env,
-    ether: &Ether,
-    target: &Target,
-    word: TargetWord,
-    brief: &Brief,
-) -> bool {
-    // SAFETY: an aligned word of the target; read once, it is all that decides.
-    let state = unsafe { read_volatile(&raw const target.state) };
-    let mut bytes = brief.ip_len;
-    if F::SKB && frame.segment_size() != 0 {
-        bytes = (brief.l4 - ether.l3) as u32 + brief.l4_header + frame.segment_size();
-    }
-    plain::takes(target, word, state, env.port_index, ether.tag, bytes)
-        && target.forward <= Forward::Nat as u8
-        && (target.forward == Forward::Dsr as u8
-            || if brief.v4 { target.addr4 != 0 } else { !target.addr6.is_unspecified() })
-}
-
-/// Counts, rewrites, redirects.
-#[inline(always)]
-fn send<F: Frame>(
-    frame: F,
-    packet: Packet,
-    ether: &Ether,
-    entry: &AddressEntry,
-    target: &Target,
-    word: TargetWord,
-    brief: &Brief,
-) -> Outcome {
-    let bytes = frame.length();
-    stats::target(word.target(), |s| {
-        s.packets += 1;
-        s.bytes += bytes as u64;
-    });
-    let mut packet = packet;
-    if target.forward == Forward::Nat as u8 {
-        let view = View {
-            src: Ip::UNSPECIFIED,
-            dst: entry.addr,
-            ports: brief.ports,
-            protocol: if brief.tcp { protocol::TCP } else { protocol::UDP },
-            tcp_flags: brief.tcp_flags,
-            v4: brief.v4,
-            has_l4: true,
-            tag: ether.tag,
-            l3: ether.l3 as u32,
-            l4: brief.l4 as u32,
-            l4_header: brief.l4_header,
-            ip_len: brief.ip_len,
-        };
-        let address = if brief.v4 { Ip::v4(target.addr4) } else { target.addr6 };
-        let port = if target.port == 0 { view.dst_port() } else { target.port };
-        nat::translate(frame, &view, Side::Destination, &address, port).ok_or(Reason::Internal)?;
-        packet = frame.packet();
-    }
-    packet.write(0, target.mac).ok_or(Reason::Internal)?;
-    frame.redirect(target.port_index as u32, target.ifindex)
 }

@@ -57,23 +57,60 @@ pub fn open(
     protocol: u8,
     tcp_flags: u8,
 ) -> Result<TargetWord, Reason> {
-    let mut packed = lbx_open(hash, Request::new(service, port_index, protocol, tcp_flags).0);
-    if packed == failed(REFUSED) {
+    checked(key, service, port_index, ask(hash, service, port_index, protocol, tcp_flags))
+}
+
+/// The same, without what only `nat` has to know; [`checked`] makes up for it.
+#[inline(always)]
+pub fn ask(hash: u64, service: u32, port_index: u32, protocol: u8, tcp_flags: u8) -> Opened {
+    let packed = lbx_open(hash, Request::new(service, port_index, protocol, tcp_flags).0);
+    Opened { why: (packed >> 32) as u32, word: TargetWord(packed as u32) }
+}
+
+/// What became of a first packet.
+#[derive(Clone, Copy)]
+pub struct Opened {
+    /// 0: its flow is bound; else a number for what stopped it.
+    pub why: u32,
+    /// What it is bound to.
+    pub word: TargetWord,
+}
+
+impl Opened {
+    /// Nobody has tried yet.
+    pub const NOT: Self = Self { why: SERVED, word: TargetWord::NONE };
+
+    /// Whether it was tried.
+    #[inline(always)]
+    pub fn was_tried(self) -> bool {
+        self.why != SERVED || self.word != TargetWord::NONE
+    }
+}
+
+/// The target of a flow just opened, unless its translation is in the way of another's.
+#[inline(always)]
+pub fn checked(
+    key: impl FnOnce() -> FlowKey,
+    service: u32,
+    port_index: u32,
+    opened: Opened,
+) -> Result<TargetWord, Reason> {
+    let mut why = opened.why;
+    if why == REFUSED {
         // Here and not where it was found out: each call deeper has less stack.
-        packed = lbx_refused(service, port_index);
+        why = (lbx_refused(service, port_index) >> 32) as u32;
     }
     // One reason each that stops a first packet; spelt out so that no number from the wire of a call becomes
     // an enum.
-    match (packed >> 32) as u32 {
+    match why {
         SERVED => {
-            let word = TargetWord(packed as u32);
             // Here for the same reason.
             if service::service(service).is_some_and(|service| service.forward == Forward::Nat as u8)
-                && conflict::withdrawn(&key(), word)
+                && conflict::withdrawn(&key(), opened.word)
             {
                 return Err(Reason::NatConflict);
             }
-            Ok(word)
+            Ok(opened.word)
         }
         NO_TARGET => Err(Reason::NoTarget),
         SELF_TARGET => Err(Reason::SelfTarget),

@@ -4,7 +4,7 @@ use super::emit::{self, Load};
 use super::env::Env;
 use super::event::{self, NONE};
 use super::flow::{self, Hit};
-use super::open::{self, target};
+use super::open::{self, Opened, target};
 use super::service::{self, Query};
 use super::{Outcome, clock, detour, stats};
 use crate::maps::scratch::Scratch;
@@ -20,8 +20,8 @@ use lbx_common::steer::fate::{self, Fate};
 use lbx_common::steer::slow::Slow;
 use lbx_common::target::Target;
 
-/// Finds the service and steers the packet. `vlan`: the frame's, as the rules know it. `opened`: what the packet's
-/// flow was bound to, if it was opened for this packet already.
+/// Finds the service and steers the packet. `vlan`: the frame's, as the rules know it. `opened`: what became of
+/// the packet's flow, if it was opened already.
 #[inline(always)]
 pub fn serve<F: Frame>(
     frame: F,
@@ -29,7 +29,7 @@ pub fn serve<F: Frame>(
     entry: &AddressEntry,
     view: &View,
     vlan: u16,
-    opened: Option<TargetWord>,
+    opened: Opened,
 ) -> Outcome {
     serve_with(frame, env, entry, view, vlan, opened, |_, _| {})
 }
@@ -42,7 +42,7 @@ pub fn serve_with<F: Frame>(
     entry: &AddressEntry,
     view: &View,
     vlan: u16,
-    opened: Option<TargetWord>,
+    opened: Opened,
     bound: impl FnOnce(TargetWord, u32),
 ) -> Outcome {
     let port = u16::from_be(view.dst_port());
@@ -99,13 +99,14 @@ fn flow<F: Frame>(
     view: &View,
     vlan: u16,
     service: u32,
-    opened: Option<TargetWord>,
+    opened: Opened,
     bound: impl FnOnce(TargetWord, u32),
 ) -> Outcome {
     let key = flow_key(env, view, vlan);
     let hash = key.hash(&env.control.secret);
     let now = clock::jiffies();
-    let load = if let Some(word) = opened {
+    let load = if opened.was_tried() {
+        let word = open::checked(|| key, service, env.port_index, opened)?;
         let target = target(word.target()).ok_or(Reason::Internal)?;
         Load { word, target, service, vlan, fresh: true }
     } else if let Some((word, target, fresh)) = known(env, view, &key, hash, now, service)? {

@@ -13,6 +13,17 @@ pub fn address(control: &Control, addr: &Ip) -> Option<&'static AddressEntry> {
     address_at(control, addr).map(|(_, entry)| entry)
 }
 
+/// The same in the fewest instructions, for the hot path: by halves, which takes more registers.
+#[inline(always)]
+pub fn address_by_halves(control: &Control, addr: &Ip) -> Option<&'static AddressEntry> {
+    // SAFETY: as in `address_at`.
+    let select: AddressSelect = unsafe { core::ptr::read_volatile(&raw const control.addresses) };
+    let at = ADDRESSES.get_ptr(address_slot(addr, select.seed()).wrapping_add(select.base()))?;
+    // SAFETY: as in `address_at`.
+    let entry: &'static AddressEntry = unsafe { &*at };
+    entry.is_of(addr).then_some(entry)
+}
+
 /// The slot and entry of an address, if it has one.
 #[inline(always)]
 pub fn address_at(control: &Control, addr: &Ip) -> Option<(u32, &'static AddressEntry)> {
@@ -118,5 +129,5 @@ pub fn service(index: u32) -> Option<&'static Service> {
 /// Whether a frame is addressed to the switch, so that it has not been steered yet (and is not a VM's own).
 #[inline(always)]
 pub fn addressed(port: &Port, dst: &Mac) -> bool {
-    *dst == port.switch_mac || *dst == port.mac
+    port.accepts(u64::from_ne_bytes([dst[0], dst[1], dst[2], dst[3], dst[4], dst[5], 0, 0]))
 }

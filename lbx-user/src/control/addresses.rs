@@ -31,6 +31,9 @@ pub fn specs(services: &[Placed<'_>]) -> Vec<AddressSpec> {
         for vip in &want.vips {
             let spec = at(&mut all, vip.addr);
             spec.flags |= address_flags::VIP;
+            if want.suspended.is_some() {
+                spec.flags |= address_flags::SUSPENDED;
+            }
             spec.rules.push(RuleSpec::Service(rule(service, want.ports)));
             if vip.answer {
                 spec.answer(want.vlan, service.switch);

@@ -172,17 +172,25 @@ pub(crate) fn measure(program: &OwnedFd) -> Result<u32> {
     Ok(known_rate(rate))
 }
 
-/// Waits for jiffies to count on.
+/// Waits for jiffies to count on, and says when they did: a tick that is seen late, because the thread was not
+/// running, is not one to measure by.
 fn next_tick(program: &OwnedFd) -> Result<(u64, Instant)> {
+    const SHARP: Duration = Duration::from_micros(500);
     let start = Instant::now();
-    let before = read(program)?;
+    let (mut before, mut looked) = (read(program)?, start);
+    let mut blurred = None;
     while start.elapsed() < Duration::from_secs(1) {
         let now = read(program)?;
+        let at = Instant::now();
         if now != before {
-            return Ok((now, Instant::now()));
+            if at.duration_since(looked) < SHARP {
+                return Ok((now, at));
+            }
+            blurred = Some((now, at));
         }
+        (before, looked) = (now, at);
     }
-    Err(Error::Clock("it does not count"))
+    blurred.ok_or(Error::Clock("it does not count"))
 }
 
 /// The value of CONFIG_HZ a measurement stands for: nobody runs 247 Hz.

@@ -44,6 +44,15 @@ impl Maps {
         })
     }
 
+    /// Packets to a target by CPU, in the order of the CPUs the kernel keeps a copy for.
+    pub fn target_packets_by_cpu(&self, target: u32) -> Result<Vec<u64>> {
+        const WORDS: usize = size_of::<TargetStats>() / 8;
+        let mut values = vec![0u64; possible_cpus()? * WORDS];
+        sys::lookup(&self.target_stats, &target.to_ne_bytes(), bytemuck::cast_slice_mut(&mut values))
+            .map_err(Error::io("reading target_stats"))?;
+        Ok(values.chunks_exact(WORDS).map(|copy| copy[0]).collect())
+    }
+
     /// Sets the counters of a target to zero: its index passes to another one.
     pub fn clear_target_stats(&self, target: u32) -> Result<()> {
         clear::<TargetStats>(&self.target_stats, "target_stats", target)

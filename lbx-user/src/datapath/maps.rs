@@ -12,12 +12,12 @@ use super::sys;
 use lbx_common::control::{Control, flags};
 use lbx_common::flow::{Bucket, ColdFlow, IdleLimits};
 use lbx_common::limits::{ABI_VERSION, MAX_SERVICES, NAME_LEN, WAYS};
-use lbx_common::port::Port;
+use lbx_common::port::{NearPort, Port};
 use lbx_common::service::{AddressEntry, Back, Rule, Service};
 use lbx_common::target::{State, StateWord, Target, Weight, weight_index};
 use std::os::fd::OwnedFd;
 use std::sync::Mutex;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What the maps are opened for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +43,7 @@ pub struct Maps {
     pub(crate) cold: Array<ColdFlow>,
     ports: Array<Port>,
     names: Array<[u8; NAME_LEN]>,
+    port_near: Array<NearPort>,
     port_of: OwnedFd,
     tx: OwnedFd,
     tx_value: usize,
@@ -101,6 +102,7 @@ impl Maps {
             cold: array!("flows_cold"),
             ports: array!("ports"),
             names: array!("names"),
+            port_near: array!("port_near"),
             port_of: instance.open_map("port_of")?,
             tx,
             tx_value,
@@ -236,16 +238,26 @@ impl Maps {
         sys::update(&self.tx, &index.to_ne_bytes(), &value)
             .map_err(Error::io(format!("entering interface {} into tx", port.ifindex)))?;
         sys::update(&self.port_of, &port.ifindex.to_ne_bytes(), &index.to_ne_bytes())
-            .map_err(Error::io(format!("entering interface {} into port_of", port.ifindex)))
+            .map_err(Error::io(format!("entering interface {} into port_of", port.ifindex)))?;
+        // Of two interfaces with the same low bits the last has the place; the other is found in `port_of`.
+        self.near(port.ifindex)?.store(NearPort::new(port.ifindex, index).0, Ordering::Release);
+        Ok(())
     }
 
     fn forget_device(&self, index: u32, ifindex: u32) -> Result<()> {
         // The devmap empties itself when a device goes.
         sys::delete(&self.tx, &index.to_ne_bytes()).map_err(Error::io("clearing tx"))?;
+        let near = self.near(ifindex)?;
+        let _ =
+            near.compare_exchange(NearPort::new(ifindex, index).0, 0, Ordering::AcqRel, Ordering::Relaxed);
         if self.port_of(ifindex)? == Some(index) {
             sys::delete(&self.port_of, &ifindex.to_ne_bytes()).map_err(Error::io("clearing port_of"))?;
         }
         Ok(())
+    }
+
+    fn near(&self, ifindex: u32) -> Result<&AtomicU64> {
+        self.port_near.word64(NearPort::place(ifindex), 0)
     }
 
     /// Index of an interface's port.

@@ -9,9 +9,9 @@ use lbx_common::flow::{Bucket, ColdFlow};
 use lbx_common::fragment::{FragmentKey, FragmentValue, MacKey};
 use lbx_common::limits::{
     ADDRESS_SLOTS, MAX_BACKS, MAX_FRAGMENTS, MAX_MACS, MAX_MORE_RULES, MAX_PORTS, MAX_QUEUES, MAX_SERVICES,
-    MAX_TARGETS, NAME_LEN, WAYS,
+    MAX_TARGETS, NAME_LEN, NEAR_PORTS, WAYS,
 };
-use lbx_common::port::Port;
+use lbx_common::port::{NearPort, Port};
 use lbx_common::reason::REASONS;
 use lbx_common::service::{AddressEntry, Back, Rule, Service};
 use lbx_common::stats::{ServiceStats, TargetStats};
@@ -111,6 +111,7 @@ pub const SHAPES: &[Shape] = &[
     per_cpu::<TargetStats>("target_stats", MAX_TARGETS),
     per_cpu::<ServiceStats>("service_stats", MAX_SERVICES),
     per_cpu::<u64>("reasons", REASONS),
+    array::<NearPort>("port_near", NEAR_PORTS),
     hash::<u32, u32>("port_of", Kind::Hash, MAX_PORTS),
     hash::<FragmentKey, FragmentValue>("fragments", Kind::LruHash, MAX_FRAGMENTS),
     hash::<MacKey, u16>("macs", Kind::LruHash, MAX_MACS),

@@ -166,6 +166,23 @@ impl Programs {
         Ok((ns, verdict))
     }
 
+    /// Puts a program behind the wrappers at XDP.
+    ///
+    /// # Errors
+    /// When it is none of XDP.
+    pub fn jump_to(&self, program: BorrowedFd<'_>) -> Result<()> {
+        let fd = program.as_raw_fd().to_ne_bytes();
+        run::update(self.map("bench_jump")?, 0, &fd).context("bench_jump")
+    }
+
+    /// Writes a flow of a race, or the state of a generator.
+    ///
+    /// # Errors
+    /// When the element is beyond the map.
+    pub fn race(&self, element: u32, value: u64) -> Result<()> {
+        run::update(self.map("bench_racers")?, element, &value.to_ne_bytes()).context("bench_racers")
+    }
+
     /// The cost of `times` packets, on the core the thread stays on.
     ///
     /// # Errors

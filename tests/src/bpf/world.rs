@@ -240,6 +240,9 @@ impl World {
             for vip in &svc.vips {
                 let spec = all.entry(*vip).or_default();
                 spec.flags |= address_flags::VIP;
+                if svc.flags & service_flags::ACTIVE == 0 {
+                    spec.flags |= address_flags::SUSPENDED;
+                }
                 spec.rules.push(RuleSpec::Service(svc.rule(svc.ports, index as u16)));
                 if svc.answer {
                     spec.answer(svc.vlan, 0);
