@@ -72,7 +72,7 @@ impl Packet {
 
 /// One load from a span, at a constant offset that is checked when the program is built. On the host, where it never
 /// runs, the same by a pointer.
-macro_rules! load {
+macro_rules! loads {
     ($(#[$doc:meta])* $name:ident, $type:ty, $text:literal) => {
         $(#[$doc])*
         #[inline(always)]
@@ -99,8 +99,8 @@ macro_rules! load {
     };
 }
 
-/// One store to a span, as [`load`] loads.
-macro_rules! store {
+/// One store to a span, as `loads` loads.
+macro_rules! stores {
     ($(#[$doc:meta])* $name:ident, $type:ty, $text:literal) => {
         $(#[$doc])*
         #[inline(always)]
@@ -122,23 +122,23 @@ macro_rules! store {
 }
 
 impl<const N: usize> Span<N> {
-    load!(
+    loads!(
         /// One byte.
         u8, u8, "u8"
     );
-    load!(
+    loads!(
         /// Two bytes as they lie in the packet.
         u16, u16, "u16"
     );
-    load!(
+    loads!(
         /// Four bytes as they lie in the packet.
         u32, u32, "u32"
     );
-    store!(
+    stores!(
         /// Two bytes as they shall lie in the packet.
         set_u16, u16, "u16"
     );
-    store!(
+    stores!(
         /// Four bytes as they shall lie in the packet.
         set_u32, u32, "u32"
     );
