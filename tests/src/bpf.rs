@@ -1,7 +1,7 @@
 //! The kernel program run on packets by the kernel: `BPF_PROG_TEST_RUN` over the product's own loader and
 //! maps. Packet in, verdict and packet out, and everything that was counted on the way.
 //!
-//! [`world`] says what is configured, [`bench`] puts it into the maps and runs packets.
+//! [`world`] says what is configured, [`mod@bench`] puts it into the maps and runs packets.
 
 pub mod bench;
 pub mod mutate;
