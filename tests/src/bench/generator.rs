@@ -4,7 +4,7 @@
 //! line. All of it, and everything on the way, happens on the core of the calling thread: what arrives in a second
 //! is what one core can do, the making of the frames included.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -76,8 +76,8 @@ impl Programs {
     pub fn send(&mut self, by: u32, load: &Load<'_>, whole: bool, time: Duration) -> Result<Through> {
         DevMap::try_from(self.ebpf.map_mut("bench_send").context("bench_send")?)?.set(0, by, None, 0)?;
         self.wrap(load.frame, load.flows, load.whole)?;
-        let sender = self.xdp(if whole { "live_send_whole" } else { "live_send" })?.as_fd().as_raw_fd();
-        run::update(self.map("bench_jump")?, 0, &sender.to_ne_bytes()).context("bench_jump")?;
+        let sender = self.xdp(if whole { "live_send_whole" } else { "live_send" })?;
+        self.jump_to(sender.as_fd())?;
         // Fills caches and pools of pages.
         run::live(self.xdp("bench_xdp")?.as_fd(), load.frame, CHUNK)?;
         let (before, cpu, start) = (self.arrived()?, clock::thread_time()?, Instant::now());

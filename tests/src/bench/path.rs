@@ -74,13 +74,6 @@ fn measure(case: Case, rounds: usize, times: u32) -> Result<Row> {
     for frame in &case.before {
         bench.run(hook, frame);
     }
-    if std::env::var_os("LBX_BENCH_PARTS").is_some() {
-        let load = Load { frame: &case.frame, flows: case.flows, whole: false, times };
-        for name in ["pass_xdp", "bare_redirect", "bare_table", "bare_lru"] {
-            let gross = programs.gross(At::Xdp, programs.xdp(name)?.as_fd(), load.frame, times)?;
-            eprintln!("{name}: {gross:?}");
-        }
-    }
     for _ in 0..rounds {
         let (chunk, chunks) = match case.fill {
             Fill::Known | Fill::Flood => (times, 1),

@@ -147,17 +147,17 @@ impl Programs {
         };
         let flags = kind | if v6 { flags::V6 } else { 0 } | if whole { flags::WHOLE } else { 0 };
         let wrap = Wrap { flags, mask, state: 0x9e37_79b9, reserved: 0, ethernet, words, reserved_tail: 0 };
-        run::update(self.map("bench_wrap")?, 0, bytemuck::bytes_of(&wrap)).context("bench_wrap")
+        // SAFETY: the map's value is a `Wrap`, in lbx-ebpf/src/bench/maps.rs.
+        unsafe { run::update(self.map("bench_wrap")?, 0, bytemuck::bytes_of(&wrap)) }.context("bench_wrap")
     }
 
     /// Nanoseconds per packet of the loop over a program, and the last verdict.
-    pub fn gross(&self, at: At, program: BorrowedFd<'_>, frame: &[u8], times: u32) -> Result<(f64, u32)> {
-        let fd = program.as_raw_fd().to_ne_bytes();
+    fn gross(&self, at: At, program: BorrowedFd<'_>, frame: &[u8], times: u32) -> Result<(f64, u32)> {
         let (wrapper, jump, ifindex) = match at {
             At::Xdp => (self.xdp("bench_xdp")?, "bench_jump", None),
             At::Tc(ifindex) => (self.classifier("bench_tc")?, "bench_jump_tc", Some(ifindex)),
         };
-        run::update(self.map(jump)?, 0, &fd).context(jump)?;
+        self.jump(jump, program)?;
         let mut verdict = 0;
         let ns = clock::per_round(times.into(), || {
             verdict = run::repeat(wrapper.as_fd(), frame, ifindex, times)?;
@@ -166,13 +166,19 @@ impl Programs {
         Ok((ns, verdict))
     }
 
+    /// Puts a program into one of the program arrays.
+    pub(super) fn jump(&self, array: &str, program: BorrowedFd<'_>) -> Result<()> {
+        let fd = program.as_raw_fd().to_ne_bytes();
+        // SAFETY: a program array's value is a descriptor, four bytes.
+        unsafe { run::update(self.map(array)?, 0, &fd) }.with_context(|| array.to_owned())
+    }
+
     /// Puts a program behind the wrappers at XDP.
     ///
     /// # Errors
     /// When it is none of XDP.
     pub fn jump_to(&self, program: BorrowedFd<'_>) -> Result<()> {
-        let fd = program.as_raw_fd().to_ne_bytes();
-        run::update(self.map("bench_jump")?, 0, &fd).context("bench_jump")
+        self.jump("bench_jump", program)
     }
 
     /// Writes a flow of a race, or the state of a generator.
@@ -180,7 +186,9 @@ impl Programs {
     /// # Errors
     /// When the element is beyond the map.
     pub fn race(&self, element: u32, value: u64) -> Result<()> {
-        run::update(self.map("bench_racers")?, element, &value.to_ne_bytes()).context("bench_racers")
+        // SAFETY: the map's value is a u64, in lbx-ebpf/src/bench/maps.rs.
+        unsafe { run::update(self.map("bench_racers")?, element, &value.to_ne_bytes()) }
+            .context("bench_racers")
     }
 
     /// The cost of `times` packets, on the core the thread stays on.

@@ -133,13 +133,16 @@ struct Update {
     flags: u64,
 }
 
-/// Writes an element of an array. `value` is as long as the map says.
-pub fn update(map: BorrowedFd<'_>, key: u32, value: &[u8]) -> io::Result<()> {
+/// Writes an element of an array.
+///
+/// # Safety
+/// `value` is as long as a value of the map: the kernel reads that many bytes.
+pub unsafe fn update(map: BorrowedFd<'_>, key: u32, value: &[u8]) -> io::Result<()> {
     let key_at = (&raw const key) as u64;
     let map_fd = map.as_raw_fd() as u32;
     let attr = Update { map_fd, pad: 0, key: key_at, value: value.as_ptr() as u64, flags: 0 };
     // SAFETY: `attr` is initialised and of the size passed; key and value live through the call, and the caller
-    // names a map of this size of value.
+    // vouches for the length of the value.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, MAP_UPDATE_ELEM, &raw const attr, size_of::<Update>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
