@@ -67,7 +67,7 @@ pub fn serve_with<F: Frame>(
 
 /// A packet of a service comes to an end: it is answered (and this does not come back), or counted.
 #[inline(always)]
-pub fn ended<F: Frame>(frame: F, env: &Env, service: &Service, index: u32, vlan: u16, reason: Reason) {
+fn ended<F: Frame>(frame: F, env: &Env, service: &Service, index: u32, vlan: u16, reason: Reason) {
     if matches!(reason, Reason::NoTarget) && service.flags & flags::REJECT != 0 && !env.observe {
         // Counts what becomes of it; comes back only if there is no such program.
         let mut note = Scratch::new(Slow::Reject, env.port_index, vlan);
