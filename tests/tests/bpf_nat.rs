@@ -61,6 +61,9 @@ fn the_way_in_and_the_way_back() {
                 let back = bench.run(Hook::Tc(ran.vm().into()), &own);
                 back.is("back", Verdict::Pass, &expected, &[]);
                 back.parsed();
+                bench.maps().set_bypass(true).unwrap();
+                bench.run(Hook::Tc(ran.vm().into()), &own).passed("bypass", &own, &[]);
+                bench.maps().set_bypass(false).unwrap();
             }
             for checksum in [true, false] {
                 let mut sent = udp_packet(v4, port + u16::from(checksum));

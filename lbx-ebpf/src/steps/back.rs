@@ -16,7 +16,7 @@ use crate::rewrite::nat::{self, Side};
 use crate::verdict::Action;
 use lbx_common::addr::{Ip, Mac};
 use lbx_common::algo::tcp::Direction;
-use lbx_common::control::Control;
+use lbx_common::control::{Control, flags as control_flags};
 use lbx_common::flow::{ColdFlow, flags};
 use lbx_common::port::flags as port_flags;
 use lbx_common::reason::Reason;
@@ -76,7 +76,8 @@ pub fn answer<F: Frame>(
     };
     let Some(src) = src else { return UNTOUCHED };
     let Some(entry) = service::address(control, &src) else { return UNTOUCHED };
-    if entry.flags & address_flags::NAT_TARGET == 0 {
+    // Asked here, after the address: a frame that is nobody's need not know of the bypass.
+    if entry.flags & address_flags::NAT_TARGET == 0 || control.flags & control_flags::BYPASS != 0 {
         return UNTOUCHED;
     }
     let Some(env) = port(frame, control) else { return UNTOUCHED };
