@@ -92,9 +92,12 @@ impl Report {
         Ok(())
     }
 
-    /// Prints the table, what failed, and the counts; fails if anything did.
+    /// Prints the table, what failed and said so, and the counts; fails if anything did.
     fn print(&self) -> Result<()> {
         println!("\n{}", self.lines.join("\n"));
+        for report in &self.total.reports {
+            println!("\n{report}\n");
+        }
         for name in &self.total.failures {
             println!("failed: {name}");
         }

@@ -20,7 +20,7 @@ use super::record::Record;
 use super::{accel, cleanup, lbx, tools};
 use crate::guest::nested::{DONE, ENDED, Job, ORDER, PLAN, Plan};
 
-/// Names the test binaries that may run in a guest, separated by `:`; `cargo xtask test` sets it.
+/// Names a file with the paths of the test binaries that may run in a guest; `cargo xtask test` writes it.
 pub const TESTS_ENV: &str = "LBX_NESTED_TESTS";
 /// Where the initramfs has its programs, and their libraries.
 const PROGRAMS: &str = "nested";
@@ -234,10 +234,11 @@ fn environment() -> Vec<(String, String)> {
 
 /// Test binaries by their names: cargo appends a dash and a hash.
 fn available() -> Result<BTreeMap<String, PathBuf>> {
-    let list = std::env::var_os(TESTS_ENV)
+    let file = std::env::var_os(TESTS_ENV)
         .with_context(|| format!("{TESTS_ENV} is not set: run this test by `cargo xtask test vm`"))?;
+    let list = fs::read_to_string(&file).with_context(|| format!("read {}", Path::new(&file).display()))?;
     let name = |path: &PathBuf| Some(path.file_name()?.to_str()?.rsplit_once('-')?.0.to_owned());
-    Ok(std::env::split_paths(&list).filter_map(|path| Some((name(&path)?, path))).collect())
+    Ok(list.lines().map(PathBuf::from).filter_map(|path| Some((name(&path)?, path))).collect())
 }
 
 fn which(tool: &str) -> Result<PathBuf> {

@@ -1,7 +1,6 @@
 //! One layer of tests: how it is built, as whom it runs, and for how long it may.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use serde::Deserialize;
 use super::summary::Summary;
 use crate::metadata::TestPackage;
 use crate::process::{Cmd, Outcome};
-use crate::{artifacts, build};
+use crate::{artifacts, build, paths};
 
 /// The targets that hold unit tests.
 const UNIT: [&str; 2] = ["--lib", "--bins"];
@@ -85,16 +84,20 @@ impl Layer {
         if own.is_empty() {
             return Ok(None);
         }
-        let nested = nested(binaries)?;
+        if self == Self::Vm {
+            list_nested(binaries)?;
+        }
         let mut total = Summary::default();
         for binary in own {
             let mut cmd = Cmd::new(&binary.executable)
                 .envs(&artifacts::env(false))
-                .env("LBX_NESTED_TESTS", &nested)
                 .env("RUST_BACKTRACE", "1")
                 .root()
                 .sweep()
                 .limit(self.limit());
+            if self == Self::Vm {
+                cmd = cmd.env("LBX_NESTED_TESTS", nested_list());
+            }
             if self != Self::Bpf {
                 // Labs share the machine's two cores, and what they measure suffers from company.
                 cmd = cmd.arg("--test-threads=1");
@@ -105,10 +108,15 @@ impl Layer {
     }
 }
 
-/// The test binaries that tests of the vm layer may run inside a guest, as they look for them.
-fn nested(binaries: &[TestBinary]) -> Result<OsString> {
-    let paths = binaries.iter().map(|binary| &binary.executable);
-    std::env::join_paths(paths).context("a `:` in the path of a test binary")
+/// Where tests of the vm layer find the test binaries that they may run inside a guest, a path a line.
+fn nested_list() -> PathBuf {
+    paths::target().join("nested-tests")
+}
+
+fn list_nested(binaries: &[TestBinary]) -> Result<()> {
+    let paths: Vec<_> = binaries.iter().map(|binary| binary.executable.to_string_lossy()).collect();
+    let file = nested_list();
+    std::fs::write(&file, paths.join("\n")).with_context(|| format!("write {}", file.display()))
 }
 
 /// The unprivileged tests. The kernel program has none of its own; that it compiles is checked instead.

@@ -16,6 +16,8 @@ pub struct Summary {
     pub results: u64,
     /// The names of the tests that failed.
     pub failures: Vec<String>,
+    /// What they printed, a text for each run.
+    pub reports: Vec<String>,
 }
 
 impl Summary {
@@ -30,7 +32,7 @@ impl Summary {
             };
             if let (Some(passed), Some(failed)) = (count("passed"), count("failed")) {
                 let ignored = count("ignored").unwrap_or(0);
-                sum += Self { passed, failed, ignored, results: 1, failures: Vec::new() };
+                sum += Self { passed, failed, ignored, results: 1, ..Self::default() };
             }
         }
         // The harness repeats the names below `failures:`, indented; a test that prints may tear its own line.
@@ -45,6 +47,7 @@ impl Summary {
         }
         sum.failures.sort();
         sum.failures.dedup();
+        sum.reports.extend(report(output));
         sum
     }
 
@@ -61,7 +64,15 @@ impl AddAssign for Summary {
         self.ignored += other.ignored;
         self.results += other.results;
         self.failures.extend(other.failures);
+        self.reports.extend(other.reports);
     }
+}
+
+/// What failed tests printed: the part between the two lists that the harness heads `failures:`.
+fn report(output: &str) -> Option<String> {
+    let (_, rest) = output.split_once("\nfailures:\n")?;
+    let end = rest.rfind("\nfailures:\n").unwrap_or(rest.len());
+    Some(rest[..end].trim().to_owned())
 }
 
 impl fmt::Display for Summary {
@@ -84,7 +95,7 @@ mod tests {
             test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
             test result: FAILED. 3 passed; 1 failed; 4 ignored; 0 measured; 7 filtered out; finished in 1.25s\n";
         let sum = Summary::parse(text);
-        assert_eq!(sum, Summary { passed: 5, failed: 1, ignored: 4, results: 2, failures: Vec::new() });
+        assert_eq!(sum, Summary { passed: 5, failed: 1, ignored: 4, results: 2, ..Summary::default() });
         assert_eq!(sum.ran(), 6);
         assert_eq!(sum.to_string(), "5 tests passed, 1 failed, 4 ignored");
     }
@@ -93,7 +104,9 @@ mod tests {
     fn failed_tests_are_named_once() {
         let text = "test a::b ... FAILED\n\nfailures:\n\n---- a::b stdout ----\nthread 'a::b' panicked\n    \
             of some text\n\n\nfailures:\n    a::b\n    c\n\ntest result: FAILED. 3 passed; 2 failed; 0 ignored;\n    d\n";
-        assert_eq!(Summary::parse(text).failures, ["a::b", "c"]);
+        let sum = Summary::parse(text);
+        assert_eq!(sum.failures, ["a::b", "c"]);
+        assert_eq!(sum.reports, ["---- a::b stdout ----\nthread 'a::b' panicked\n    of some text"]);
     }
 
     #[test]
