@@ -1,3 +1,7 @@
-//! Measuring. In this version: health checks.
+//! Measuring: every source writes its readings onto one board, with their time, their source and their cost.
+//!
+//! What reads the board (weights, the CLI, metrics) decides itself how old a reading may be.
 
+pub mod board;
+pub mod catalogue;
 pub mod health;

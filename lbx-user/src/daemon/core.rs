@@ -21,6 +21,7 @@ use crate::control::reconcile::Reconciler;
 use crate::control::wishes::WishBook;
 use crate::datapath::Datapath;
 use crate::host::plan::lockout;
+use crate::measure::board::Shared as Board;
 use crate::measure::health::{self, Checked};
 
 /// How the daemon was started, or attached since.
@@ -56,6 +57,8 @@ pub struct Core {
     pub answers: BTreeMap<Key, Phase>,
     /// What health checks found, by full name of the target.
     pub health: BTreeMap<String, Checked>,
+    /// What was measured last.
+    pub board: Board,
     /// Why targets are not there, by full name.
     pub absent: BTreeMap<String, String>,
     /// What the maps say.
@@ -102,6 +105,7 @@ impl Core {
             host: Host::default(),
             answers: BTreeMap::new(),
             health: BTreeMap::new(),
+            board: Board::default(),
             absent: BTreeMap::new(),
             desired: Desired::default(),
             attached: Attached::default(),

@@ -1,0 +1,102 @@
+//! The last reading of everything measured.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::catalogue::{About, Metric};
+
+/// One measured value.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Reading {
+    /// In the unit of its metric.
+    pub value: f64,
+    /// When it was true; monotonic, so that a step of the clock changes nothing.
+    pub at: Instant,
+    /// Where it comes from, such as `schedstat` or `tap ring`.
+    pub source: &'static str,
+    /// What taking it cost; readings taken together share the cost of one.
+    pub cost: Duration,
+}
+
+impl Reading {
+    /// How old it is.
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.at)
+    }
+}
+
+/// The last reading of each metric, by what it is about: nothing (the host), a VM or a target.
+#[derive(Debug, Clone, Default)]
+pub struct Board {
+    readings: BTreeMap<(About, String), BTreeMap<&'static str, Reading>>,
+}
+
+impl Board {
+    /// Notes a reading. `name` is the VM or the target; of the host it is empty.
+    pub fn put(&mut self, metric: &Metric, name: &str, reading: Reading) {
+        self.readings.entry((metric.about, name.to_owned())).or_default().insert(metric.name, reading);
+    }
+
+    /// The last reading, however old.
+    pub fn get(&self, metric: &Metric, name: &str) -> Option<Reading> {
+        let name = if metric.about == About::Host { "" } else { name };
+        self.readings.get(&(metric.about, name.to_owned()))?.get(metric.name).copied()
+    }
+
+    /// All readings about one thing, by the names of their metrics.
+    pub fn all(&self, about: About, name: &str) -> impl Iterator<Item = (&'static str, Reading)> {
+        let found = self.readings.get(&(about, name.to_owned()));
+        found.into_iter().flatten().map(|(metric, reading)| (*metric, *reading))
+    }
+
+    /// The names of the VMs or targets with readings.
+    pub fn names(&self, about: About) -> impl Iterator<Item = &str> {
+        self.readings.keys().filter(move |(what, _)| *what == about).map(|(_, name)| name.as_str())
+    }
+
+    /// Forgets what is gone: whatever `keep` does not want.
+    pub fn retain(&mut self, about: About, keep: impl Fn(&str) -> bool) {
+        self.readings.retain(|(what, name), _| *what != about || keep(name));
+    }
+}
+
+/// A board that sources write and others read; clones are the same board.
+#[derive(Debug, Clone, Default)]
+pub struct Shared(Arc<Mutex<Board>>);
+
+impl Shared {
+    /// The board, for as long as it is looked at: no waiting, no I/O meanwhile.
+    pub fn lock(&self) -> MutexGuard<'_, Board> {
+        // A reading is one insert: whoever panicked left no half of one behind.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::catalogue::find;
+    use super::*;
+
+    fn reading(value: f64) -> Reading {
+        Reading { value, at: Instant::now(), source: "test", cost: Duration::ZERO }
+    }
+
+    #[test]
+    fn the_last_reading_counts_until_its_vm_is_gone() {
+        let board = Shared::default();
+        let (cpu, host) = (find("vm_cpu").unwrap(), find("host_cpu").unwrap());
+        board.lock().put(cpu, "web-1", reading(0.5));
+        let second = reading(0.25);
+        board.lock().put(cpu, "web-1", second);
+        board.lock().put(host, "", reading(0.75));
+        let of = |metric| board.lock().get(metric, "web-1");
+        assert_eq!(of(cpu).unwrap(), second);
+        assert!(of(host).is_some(), "the host is the same for all");
+        assert_eq!(board.lock().names(About::Vm).collect::<Vec<_>>(), ["web-1"]);
+        assert_eq!(board.lock().all(About::Vm, "web-1").count(), 1);
+        board.lock().retain(About::Vm, |name| name != "web-1");
+        assert_eq!(of(cpu), None);
+        assert!(of(host).is_some());
+    }
+}
