@@ -10,6 +10,7 @@ pub mod problem;
 pub mod raw;
 
 mod build;
+mod measure;
 mod overlap;
 mod service;
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub use checked::{
     Service, Switch, Target, TcChoice, TcpHealth, Timeouts, XdpChoice,
 };
 pub use diff::{Change, ChangeKind, Scope};
+pub use measure::Measure;
 pub use problem::{Problem, Problems, Severity};
 
 /// Where the config is looked for when the command line does not say.

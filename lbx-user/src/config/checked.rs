@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::measure::Measure;
 use super::problem::Problem;
 
 /// A whole checked config.
@@ -17,6 +18,8 @@ pub struct Config {
     pub limits: Limits,
     /// `[timeouts]`: how long an idle flow is kept.
     pub timeouts: Timeouts,
+    /// `[measure]`: what is measured, and how often.
+    pub measure: Measure,
     /// `[[switch]]`, in the order of the file; names are unique.
     pub switches: Vec<Switch>,
     /// `[[service]]`, in the order of the file; names are unique, no two overlap.
@@ -277,6 +280,8 @@ pub struct Target {
     pub address: Option<Ipv4Addr>,
     /// The VM's own IPv6 address.
     pub address6: Option<Ipv6Addr>,
+    /// Its VM's QMP socket for lbx; `None`: as `measure.qmp` says.
+    pub qmp: Option<PathBuf>,
 }
 
 impl Target {

@@ -17,6 +17,8 @@ pub enum Scope {
     Limits,
     /// `[timeouts]`.
     Timeouts,
+    /// `[measure]`.
+    Measure,
     /// A switch by name.
     Switch(String),
     /// A service by name.
@@ -64,6 +66,7 @@ impl fmt::Display for Scope {
             Self::Daemon => f.write_str("daemon"),
             Self::Limits => f.write_str("limits"),
             Self::Timeouts => f.write_str("timeouts"),
+            Self::Measure => f.write_str("measure"),
             Self::Switch(name) => write!(f, "switch {name}"),
             Self::Service(name) => write!(f, "service {name}"),
             Self::Target { service, target } => write!(f, "target {service}/{target}"),
@@ -89,6 +92,7 @@ pub(super) fn diff(old: &Config, new: &Config) -> Vec<Change> {
     fields(&mut changes, &Scope::Daemon, daemon(old), daemon(new));
     fields(&mut changes, &Scope::Limits, limits(old), limits(new));
     fields(&mut changes, &Scope::Timeouts, timeouts(old), timeouts(new));
+    fields(&mut changes, &Scope::Measure, measure(old), measure(new));
     each(
         &mut changes,
         (&old.switches, &new.switches),
@@ -194,6 +198,11 @@ fn timeouts(config: &Config) -> Fields {
     ]
 }
 
+fn measure(config: &Config) -> Fields {
+    let measure = &config.measure;
+    vec![("load", format_duration(measure.load)), ("qmp", or_none(measure.qmp.as_ref()))]
+}
+
 fn switch(switch: &Switch) -> Fields {
     vec![
         ("xdp", word(&switch.xdp)),
@@ -254,5 +263,6 @@ fn target(target: &Target) -> Fields {
         ("queues", if target.queues.is_empty() { "same".to_owned() } else { list(&target.queues) }),
         ("address", or_none(target.address)),
         ("address6", or_none(target.address6)),
+        ("qmp", or_none(target.qmp.as_ref().map(|path| path.display()))),
     ]
 }

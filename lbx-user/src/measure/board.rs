@@ -30,12 +30,27 @@ impl Reading {
 #[derive(Debug, Clone, Default)]
 pub struct Board {
     readings: BTreeMap<(About, String), BTreeMap<&'static str, Reading>>,
+    missing: BTreeMap<(About, String), BTreeMap<&'static str, String>>,
 }
 
 impl Board {
     /// Notes a reading. `name` is the VM or the target; of the host it is empty.
     pub fn put(&mut self, metric: &Metric, name: &str, reading: Reading) {
-        self.readings.entry((metric.about, name.to_owned())).or_default().insert(metric.name, reading);
+        let about = (metric.about, name.to_owned());
+        if let Some(missing) = self.missing.get_mut(&about) {
+            missing.remove(metric.name);
+        }
+        self.readings.entry(about).or_default().insert(metric.name, reading);
+    }
+
+    /// Notes why there is no (new) reading. The last one stays, and grows old.
+    pub fn miss(&mut self, metric: &Metric, name: &str, why: String) {
+        self.missing.entry((metric.about, name.to_owned())).or_default().insert(metric.name, why);
+    }
+
+    /// Why the last reading is not newer, or why there is none.
+    pub fn why_missing(&self, metric: &Metric, name: &str) -> Option<&str> {
+        self.missing.get(&(metric.about, name.to_owned()))?.get(metric.name).map(String::as_str)
     }
 
     /// The last reading, however old.
@@ -58,6 +73,7 @@ impl Board {
     /// Forgets what is gone: whatever `keep` does not want.
     pub fn retain(&mut self, about: About, keep: impl Fn(&str) -> bool) {
         self.readings.retain(|(what, name), _| *what != about || keep(name));
+        self.missing.retain(|(what, name), _| *what != about || keep(name));
     }
 }
 
@@ -98,5 +114,19 @@ mod tests {
         board.lock().retain(About::Vm, |name| name != "web-1");
         assert_eq!(of(cpu), None);
         assert!(of(host).is_some());
+    }
+
+    #[test]
+    fn what_is_missing_has_a_reason_until_it_is_there() {
+        let (mut board, qmp) = (Board::default(), find("vm_qmp").unwrap());
+        board.miss(qmp, "web-1", "no answer for 3 s".to_owned());
+        assert_eq!(board.why_missing(qmp, "web-1"), Some("no answer for 3 s"));
+        assert_eq!(board.why_missing(qmp, "web-2"), None);
+        board.put(qmp, "web-1", reading(1.0));
+        assert_eq!(board.why_missing(qmp, "web-1"), None);
+        board.miss(qmp, "web-1", "gone".to_owned());
+        assert!(board.get(qmp, "web-1").is_some(), "what was read stays, and grows old");
+        board.retain(About::Vm, |_| false);
+        assert_eq!(board.why_missing(qmp, "web-1"), None);
     }
 }

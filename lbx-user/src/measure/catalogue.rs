@@ -46,15 +46,18 @@ const fn metric(name: &'static str, about: About, unit: Unit, what: &'static str
 }
 
 /// All of them.
-pub const METRICS: [Metric; 27] = {
+pub const METRICS: &[Metric] = {
     use About::{Host, Target, Vm};
     use Unit::{Bytes, BytesPerSecond, Count, Milliseconds, PerSecond, Share};
-    [
+    &[
         metric("host_cpu", Host, Share, "CPU time of the host in use"),
         metric("host_runqueue", Host, Count, "tasks that run or wait for a CPU, per CPU"),
         metric("host_memory", Host, Share, "memory that is not available"),
-        metric("host_nic", Host, Share, "use of the busiest uplink, of its speed"),
+        metric("host_nic", Host, Share, "use of the busiest uplink, of its speed, the busier way"),
+        metric("host_net", Host, BytesPerSecond, "bytes through the uplinks, both ways"),
         metric("host_disk", Host, BytesPerSecond, "bytes read from and written to disks"),
+        metric("host_disk_busy", Host, Share, "time in which the busiest disk had something to do"),
+        metric("host_paging", Host, BytesPerSecond, "swapped in and out by the host"),
         metric("host_cpu_pressure", Host, Share, "time in which some task waited for a CPU (PSI)"),
         metric("host_memory_pressure", Host, Share, "time in which some task waited for memory (PSI)"),
         metric("host_io_pressure", Host, Share, "time in which some task waited for IO (PSI)"),

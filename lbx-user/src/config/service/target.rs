@@ -8,6 +8,7 @@ use lbx_common::limits::{MAX_QUEUES, MAX_SERVICE_TARGETS};
 use super::MAX_WEIGHT;
 use crate::config::build::interface;
 use crate::config::checked::{Forward, Place, Ports, Target};
+use crate::config::measure;
 use crate::config::raw::Table;
 use crate::config::units;
 
@@ -83,18 +84,22 @@ fn target(table: &Table<'_, '_>, forward: Option<Forward>, ports: Option<Ports>)
     }
     let address = own_address::<Ipv4Addr>(table, "address", "an IPv4 address", "address6");
     let address6 = own_address::<Ipv6Addr>(table, "address6", "an IPv6 address", "address");
+    let qmp = measure::target_socket(table);
     table.finish();
     let place = place?;
     if matches!(place, Place::Mac(_)) {
         if !queues.is_empty() {
             table.error("queues", "the queues of a machine elsewhere are not seen from here", None);
         }
+        if qmp.is_some() {
+            table.error("qmp", "the monitor of a machine elsewhere is not reached from here", None);
+        }
         if forward == Some(Forward::Nat) && address.is_none() && address6.is_none() {
             let hint = "add `address` (or `address6`), the machine's own";
             table.error("mac", "`nat` has to know the address of a machine elsewhere", Some(hint.to_owned()));
         }
     }
-    Some(Target { place, port, weight, queues, address, address6 })
+    Some(Target { place, port, weight, queues, address, address6, qmp })
 }
 
 fn place(table: &Table<'_, '_>) -> Option<Place> {
