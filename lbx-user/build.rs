@@ -1,29 +1,32 @@
-//! Puts the kernel program next to the source that embeds it.
+//! Puts the kernel programs next to the source that embeds them.
 //!
-//! `cargo xtask build` names the finished object in `LBX_EBPF_OBJECT`. Without it (plain `cargo build`, an
-//! editor) an empty file is embedded, so that everything else builds on a machine without the eBPF toolchain.
+//! `cargo xtask build` names the finished objects in `LBX_EBPF_OBJECT` and `LBX_MEASURE_OBJECT`. Without them (plain
+//! `cargo build`, an editor) empty files are embedded, so that everything else builds on a machine without the eBPF
+//! toolchain.
 
 use std::path::Path;
 use std::{env, fs};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-env-changed=LBX_EBPF_OBJECT");
-    let object = match env::var_os("LBX_EBPF_OBJECT").filter(|path| !path.is_empty()) {
+    for (variable, name) in [("LBX_EBPF_OBJECT", "lbx-ebpf.o"), ("LBX_MEASURE_OBJECT", "lbx-ebpf-measure.o")]
+    {
+        if let Err(error) = embed(variable, name) {
+            println!("cargo::error={variable}: {error}");
+        }
+    }
+}
+
+fn embed(variable: &str, name: &str) -> Result<(), String> {
+    println!("cargo::rerun-if-env-changed={variable}");
+    let object = match env::var_os(variable).filter(|path| !path.is_empty()) {
         Some(path) => {
-            println!("cargo::rerun-if-changed={}", Path::new(&path).display());
-            match fs::read(&path) {
-                Ok(bytes) => bytes,
-                Err(error) => {
-                    println!("cargo::error=LBX_EBPF_OBJECT: {}: {error}", Path::new(&path).display());
-                    return;
-                }
-            }
+            let path = Path::new(&path);
+            println!("cargo::rerun-if-changed={}", path.display());
+            fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?
         }
         None => Vec::new(),
     };
-    let out = env::var_os("OUT_DIR").map(|dir| Path::new(&dir).join("lbx-ebpf.o"));
-    if let Err(error) = out.map_or(Ok(()), |out| fs::write(out, object)) {
-        println!("cargo::error=cannot write lbx-ebpf.o: {error}");
-    }
+    let Some(out) = env::var_os("OUT_DIR") else { return Ok(()) };
+    fs::write(Path::new(&out).join(name), object).map_err(|error| format!("cannot write {name}: {error}"))
 }

@@ -17,6 +17,7 @@ pub mod key;
 pub mod limits;
 pub mod measure;
 pub mod port;
+pub mod queue;
 pub mod reason;
 pub mod reply;
 pub mod service;

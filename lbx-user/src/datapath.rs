@@ -7,8 +7,10 @@
 //!   └─ maps() ── Maps                       maps.rs, flows.rs, counters.rs over mmap.rs
 //! Maps::open_pinned                         the same, read-only, without the daemon
 //! detach_all                                nothing is left
+//! Queues::load                              programs of their own that read the rings of taps
 //! ```
 
+mod btf;
 mod caps;
 mod clock;
 mod counters;
@@ -22,6 +24,7 @@ mod mmap;
 mod netlink;
 mod object;
 mod pins;
+mod queues;
 mod regions;
 mod resize;
 mod shape;
@@ -41,4 +44,5 @@ pub use mmap::Array;
 pub use netlink::{Direction, Filter, XdpState, filters, takes_redirects, xdp_state};
 pub use object::ebpf_object;
 pub use pins::Instance;
+pub use queues::{Queues, peak_in};
 pub use regions::Region;

@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod mutate;
 pub mod run;
+pub mod tap;
 pub mod wire;
 pub mod world;
 

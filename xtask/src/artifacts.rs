@@ -29,6 +29,7 @@ pub fn env(release: bool) -> Vec<(&'static str, PathBuf)> {
         ("LBX_LAB", dir.join("lbx-lab")),
         ("LBX_GUEST", guest()),
         ("LBX_EBPF_OBJECT", paths::ebpf_object()),
+        ("LBX_MEASURE_OBJECT", paths::measure_object()),
         ("LBX_BENCH_OBJECT", build::bench_object()),
         ("LBX_CACHE", paths::cache()),
     ]

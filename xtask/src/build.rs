@@ -46,7 +46,7 @@ pub fn everything(release: bool, debug_log: bool) -> Result<()> {
     user_space(release, &["--bin", "lbx", "--bin", "lbx-lab"])
 }
 
-/// Builds the kernel program and copies it to `target/lbx-ebpf.o`.
+/// Builds the kernel programs and copies them to `target/lbx-ebpf.o` and `target/lbx-ebpf-measure.o`.
 ///
 /// # Errors
 /// When the toolchain is missing or the program does not build.
@@ -58,8 +58,9 @@ pub fn ebpf(debug_log: bool) -> Result<()> {
         cmd = cmd.args(["--features", "log"]);
     }
     cmd.run().context("the kernel program did not build")?;
-    let built = paths::target().join("ebpf").join(EBPF_TARGET).join("release/lbx-ebpf");
-    publish(&built, &paths::ebpf_object())
+    let built = paths::target().join("ebpf").join(EBPF_TARGET).join("release");
+    publish(&built.join("lbx-ebpf"), &paths::ebpf_object())?;
+    publish(&built.join("lbx-ebpf-measure"), &paths::measure_object())
 }
 
 /// The measuring programs, which are built with the kernel program. Read when a bench runs, embedded nowhere.
@@ -112,11 +113,13 @@ pub fn cargo(verb: &str) -> Cmd {
     with_object(Cmd::cargo([verb]).args(SELECTION))
 }
 
-/// Tells `lbx-user/build.rs` where the kernel program is; the same for every cargo command here, because
+/// Tells `lbx-user/build.rs` where the kernel programs are; the same for every cargo command here, because
 /// another value means another build of `lbx`.
 pub fn with_object(cmd: Cmd) -> Cmd {
-    let object = paths::ebpf_object();
-    if object.is_file() { cmd.env("LBX_EBPF_OBJECT", object) } else { cmd }
+    let objects =
+        [("LBX_EBPF_OBJECT", paths::ebpf_object()), ("LBX_MEASURE_OBJECT", paths::measure_object())];
+    let there = objects.into_iter().filter(|(_, object)| object.is_file());
+    there.fold(cmd, |cmd, (variable, object)| cmd.env(variable, object))
 }
 
 #[cfg(test)]

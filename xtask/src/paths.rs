@@ -47,6 +47,11 @@ pub fn ebpf_object() -> PathBuf {
     target().join("lbx-ebpf.o")
 }
 
+/// The finished programs that measure queues.
+pub fn measure_object() -> PathBuf {
+    target().join("lbx-ebpf-measure.o")
+}
+
 /// Finds a program in `$PATH` or in the directories of system programs that a user's `$PATH` often lacks.
 pub fn which(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();

@@ -58,6 +58,9 @@ pub enum Error {
         /// What aya reports, with the verifier's log.
         source: aya::programs::ProgramError,
     },
+    /// The kernel's type information lacks something.
+    #[error("the kernel's type information (BTF): {0}")]
+    Types(String),
     /// A system call failed.
     #[error("{what}: {source}")]
     Io {

@@ -9,6 +9,13 @@ struct Aligned<T: ?Sized>(T);
 
 static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/lbx-ebpf.o")));
 
+static MEASURE: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/lbx-ebpf-measure.o")));
+
+/// The ELF object of the programs that measure queues; none when `lbx` was built without `cargo xtask build`.
+pub fn measure_object() -> Option<&'static [u8]> {
+    (!MEASURE.0.is_empty()).then_some(&MEASURE.0)
+}
+
 /// The ELF object of the kernel program; none when `lbx` was built without `cargo xtask build`.
 pub fn ebpf_object() -> Option<&'static [u8]> {
     (!OBJECT.0.is_empty()).then_some(&OBJECT.0)
@@ -19,9 +26,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_embedded_object_is_an_aligned_elf_file() {
-        assert_eq!(OBJECT.0.as_ptr() as usize % 8, 0);
-        if let Some(object) = ebpf_object() {
+    fn embedded_objects_are_aligned_elf_files() {
+        for bytes in [OBJECT, MEASURE] {
+            assert_eq!(bytes.0.as_ptr() as usize % 8, 0);
+        }
+        for object in [ebpf_object(), measure_object()].into_iter().flatten() {
             assert!(object.starts_with(b"\x7fELF"), "{:?}", &object[..object.len().min(4)]);
         }
     }

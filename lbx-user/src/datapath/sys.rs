@@ -8,6 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+pub mod trace;
+
 /// Commands of `enum bpf_cmd`.
 mod cmd {
     pub const MAP_LOOKUP_ELEM: u32 = 1;
@@ -23,6 +25,7 @@ mod cmd {
     pub const LINK_UPDATE: u32 = 29;
     pub const LINK_GET_FD_BY_ID: u32 = 30;
     pub const LINK_GET_NEXT_ID: u32 = 31;
+    pub const ITER_CREATE: u32 = 33;
     pub const LINK_DETACH: u32 = 34;
 }
 

@@ -18,6 +18,11 @@ impl Wire {
             let done = Command::new("ip").args(["link", "set", &dev, "up"]).status()?;
             assert!(done.success(), "ip link set {dev} up");
         }
+        Self::on(&format!("c{n}"))
+    }
+
+    /// Opens an interface of the caller's namespace.
+    pub fn on(name: &str) -> io::Result<Self> {
         let protocol = (libc::ETH_P_ALL as u16).to_be();
         // SAFETY: socket(2) takes no pointers.
         let fd = unsafe {
@@ -35,7 +40,7 @@ impl Wire {
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         address.sll_family = libc::AF_PACKET as u16;
         address.sll_protocol = protocol;
-        address.sll_ifindex = if_nametoindex(format!("c{n}").as_str())? as i32;
+        address.sll_ifindex = if_nametoindex(name)? as i32;
         // SAFETY: the address outlives the call, and its true size is given.
         let bound = unsafe {
             libc::bind(fd.as_raw_fd(), (&raw const address).cast(), size_of::<libc::sockaddr_ll>() as u32)

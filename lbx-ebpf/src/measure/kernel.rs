@@ -1,0 +1,61 @@
+//! The one door to kernel memory: reads that fail instead of faulting, at offsets that user space found.
+
+use aya_ebpf::Global;
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use bytemuck::Pod;
+use core::mem::MaybeUninit;
+use lbx_common::queue::{OFFSETS, Offsets, Ring, flags, half_on};
+
+/// [`Offsets`], word by word.
+#[unsafe(no_mangle)]
+static OFFSETS_OF_MEMBERS: Global<[u32; OFFSETS]> = Global::new([0; OFFSETS]);
+
+/// Where the members are.
+#[inline(always)]
+pub fn offsets() -> Offsets {
+    bytemuck::cast(OFFSETS_OF_MEMBERS.load())
+}
+
+/// What is at an address; zeros if there is nothing.
+#[inline(always)]
+pub fn read<T: Pod>(address: u64) -> T {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: the helper writes exactly the bytes of `value`, all of them: after a fault zeros. Whatever the
+    // address is, the helper reads from it without faulting.
+    unsafe {
+        bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, address as *const _);
+        value.assume_init()
+    }
+}
+
+/// A member of the structure at an address.
+#[inline(always)]
+pub fn member<T: Pod>(address: u64, offset: u32) -> T {
+    read(address + offset as u64)
+}
+
+/// The ring of the `struct tun_file` at an address. The head first, see [`Ring`].
+#[inline(always)]
+pub fn ring(file: u64, at: &Offsets) -> Ring {
+    let ring = file + at.queue_ring as u64;
+    let head: u32 = member(ring, at.ring_head);
+    let producer: u32 = member(ring, at.ring_producer);
+    let size: u32 = member(ring, at.ring_size);
+    let mut flags = flags::VALID;
+    // Only then is it full, or nearly: what one batch of slots that are not freed yet leaves.
+    let between = if producer >= head { producer - head } else { producer + size - head };
+    if between == 0 || between + BATCH >= size {
+        let slots: u64 = member(ring, at.ring_slots);
+        let taken = |slot: u32| member::<u64>(slots, slot.wrapping_mul(8)) != 0;
+        if taken(producer) {
+            flags |= flags::NEXT_TAKEN;
+        }
+        if between == 0 && taken(half_on(producer, size)) {
+            flags |= flags::HALF_TAKEN;
+        }
+    }
+    Ring { head, producer, size, flags }
+}
+
+/// Slots that are freed together (`__ptr_ring_set_size`: two cache lines of pointers).
+const BATCH: u32 = 16;

@@ -1,0 +1,39 @@
+//! Reading the rings of queues whose addresses are known.
+
+use crate::kernel::{member, offsets, ring};
+use crate::maps::{RINGS, WATCHED};
+use lbx_common::queue::{MAX_RINGS, Offsets, RINGS_A_RUN, Ring, Watched};
+
+/// Reads `count` queues (at most [`RINGS_A_RUN`]) from `first` on.
+#[inline(always)]
+pub fn run(first: u64, count: u64) {
+    let at = offsets();
+    for n in 0..RINGS_A_RUN {
+        let index = (first as u32).wrapping_add(n);
+        if n as u64 >= count || index >= MAX_RINGS {
+            return;
+        }
+        let (Some(watched), Some(into)) = (WATCHED.get_ptr(index), RINGS.get_ptr_mut(index)) else { return };
+        // SAFETY: a non-null value pointer of an array map; user space writes it between runs only.
+        let watched = unsafe { *watched };
+        let found = if is_still(&watched, &at) { ring(watched.file, &at) } else { Ring::default() };
+        // SAFETY: as above; nobody else runs this program, and user space reads between runs.
+        unsafe { *into = found };
+    }
+}
+
+/// Whether the addresses are still those of that queue of that device: memory of a queue that was closed may be
+/// anything by now, and a queue that is detached keeps its frames but takes no more.
+#[inline(always)]
+pub fn is_still(watched: &Watched, at: &Offsets) -> bool {
+    watched.file != 0
+        && holds(watched.tun, watched.queue, watched.file, at)
+        && member::<u64>(watched.tun, at.tun_dev) == watched.dev
+        && member::<u32>(watched.dev, at.dev_ifindex) == watched.ifindex
+}
+
+/// Whether a `struct tun_struct` has this `struct tun_file` as that queue.
+#[inline(always)]
+pub fn holds(tun: u64, queue: u32, file: u64, at: &Offsets) -> bool {
+    member::<u64>(tun + 8 * queue as u64, at.tun_files) == file
+}
