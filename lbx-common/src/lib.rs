@@ -9,7 +9,11 @@ pub mod addr;
 #[cfg(any(feature = "std", test))]
 pub mod addresses;
 pub mod algo;
+#[cfg(any(feature = "std", test))]
+pub mod availability;
 pub mod control;
+#[cfg(any(feature = "std", test))]
+pub mod controller;
 pub mod event;
 pub mod flow;
 pub mod fragment;
