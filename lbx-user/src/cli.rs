@@ -14,6 +14,7 @@ mod detach;
 mod doctor;
 mod drain;
 mod flows;
+mod load;
 mod output;
 mod services;
 mod session;
@@ -124,6 +125,7 @@ fn dispatch(args: &Args) -> Done {
         Verb::Targets(options) => targets::targets(&Session::new(global)?, options),
         Verb::Weights(options) => weights::weights(&Session::new(global)?, options),
         Verb::Flows(options) => flows::flows(&Session::new(global)?, options),
+        Verb::Load(options) => load::load(&Session::new(global)?, options),
         Verb::Why(options) => why::why(&Session::new(global)?, options),
         Verb::Stats(options) => stats::stats(&Session::new(global)?, options),
         Verb::Drain(options) => drain::drain(&Session::new(global)?, options),

@@ -10,6 +10,7 @@ pub mod host;
 pub mod paths;
 pub mod pending;
 
+mod load;
 mod notify;
 mod once;
 mod recent;

@@ -4,4 +4,10 @@
 
 pub mod board;
 pub mod catalogue;
+pub mod files;
 pub mod health;
+pub mod host;
+pub mod load;
+pub mod rate;
+pub mod take;
+pub mod vm;

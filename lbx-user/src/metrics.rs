@@ -1,6 +1,7 @@
 //! Prometheus: the same names and figures as the CLI, built anew for each scrape from the view of the maps.
 
 use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use prometheus_client::encoding::text::encode;
@@ -11,6 +12,8 @@ use prometheus_client::registry::Registry;
 
 use crate::api::model::{self, ServiceCounters};
 use crate::daemon::core::Core;
+use crate::measure::board::Board;
+use crate::measure::catalogue::{About, METRICS};
 
 /// What the text is (OpenMetrics 1.0).
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -52,6 +55,7 @@ pub fn text(core: &Core) -> Result<String> {
     instance(core, &mut book)?;
     services(core, &mut book)?;
     targets(core, &mut book)?;
+    measured(&core.board.lock(), Instant::now(), core.config.measure.stale(), &mut book);
     let mut text = String::new();
     encode(&mut text, &book.0)?;
     Ok(text)
@@ -123,4 +127,66 @@ fn targets(core: &Core, book: &mut Book) -> Result<()> {
     });
     book.gauge("target_state", "1 for the state the target is in", states);
     Ok(())
+}
+
+/// Every reading of the board, as `measured_NAME`. A stale one is left out: a series that ends is how Prometheus
+/// knows. Its age goes on growing in `measured_age_seconds`.
+fn measured(board: &Board, now: Instant, stale: Duration, book: &mut Book) {
+    let mut ages = Vec::new();
+    for metric in METRICS {
+        let label = |name: &str| match (metric.about, name.split_once('/')) {
+            (About::Host, _) => Labels::new(),
+            (About::Target, Some((service, target))) => {
+                vec![("service", service.to_owned()), ("target", target.to_owned())]
+            }
+            (About::Target, None) => vec![("target", name.to_owned())],
+            (About::Vm, _) => vec![("vm", name.to_owned())],
+        };
+        let mut fresh = Vec::new();
+        for name in board.names(metric.about) {
+            let Some(reading) = board.get(metric, name) else { continue };
+            let age = reading.age(now);
+            if age <= stale {
+                fresh.push((label(name), reading.value));
+            }
+            let mut labels = label(name);
+            labels.push(("metric", metric.name.to_owned()));
+            ages.push((labels, age.as_secs_f64()));
+        }
+        if !fresh.is_empty() {
+            book.gauge(&format!("measured_{}", metric.name), metric.what, fresh);
+        }
+    }
+    book.gauge("measured_age_seconds", "Age of the last reading of a metric", ages);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::board::Reading;
+    use crate::measure::catalogue::find;
+
+    #[test]
+    fn readings_are_told_while_they_are_fresh() {
+        let (mut board, then) = (Board::default(), Instant::now());
+        let now = then + Duration::from_secs(9);
+        let reading = |value, at| Reading { value, at, source: "test", cost: Duration::ZERO };
+        board.put(find("vm_cpu").unwrap(), "web-1", reading(0.5, now));
+        board.put(find("vm_cpu").unwrap(), "web-2", reading(0.25, then));
+        board.put(find("host_cpu").unwrap(), "", reading(1.0, now));
+        board.put(find("healthy").unwrap(), "web/web-1", reading(1.0, now));
+        let mut book = Book(Registry::with_prefix("lbx"));
+        measured(&board, now, Duration::from_secs(4), &mut book);
+        let mut text = String::new();
+        encode(&mut text, &book.0).unwrap();
+        for line in [
+            "lbx_measured_vm_cpu{vm=\"web-1\"} 0.5",
+            "lbx_measured_host_cpu{} 1.0",
+            "lbx_measured_healthy{service=\"web\",target=\"web-1\"} 1.0",
+            "lbx_measured_age_seconds{vm=\"web-2\",metric=\"vm_cpu\"} 9.0",
+        ] {
+            assert!(text.lines().any(|one| one == line), "{line}\n{text}");
+        }
+        assert!(!text.contains("lbx_measured_vm_cpu{vm=\"web-2\"}"), "{text}");
+    }
 }

@@ -5,12 +5,14 @@
 //! the pinned maps. Durations are seconds unless the name says otherwise, shares are 0 to 1.
 
 mod explain;
+mod load;
 mod plan;
 mod request;
 mod state;
 mod target;
 
 pub use explain::{Step, WhyFlow, WhyFlowQuery, WhyWeight, WhyWeightQuery};
+pub use load::{Load, Measured, VmLoad};
 pub use plan::{AttachPlan, PortPlan, Refusal, SwitchPlan};
 pub use request::{
     AttachRequest, Bypass, Changed, DetachRequest, Problem, Reload, SetState, SetWeight, TargetRequest,

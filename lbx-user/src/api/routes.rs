@@ -24,6 +24,7 @@ pub fn all(handle: Handle) -> Router {
         .route("/v1/weights", get(weights))
         .route("/v1/flows", get(flows))
         .route("/v1/stats", get(stats))
+        .route("/v1/load", get(load))
         .route("/v1/health", get(health))
         .route("/v1/plan", get(plan))
         .route("/v1/why/flow", get(why_flow))
@@ -116,6 +117,10 @@ async fn flows(State(core): State<Handle>, Query(query): Query<FlowQuery>) -> Re
 
 async fn stats(State(core): State<Handle>) -> Reply<super::model::Stats> {
     Ok(answer(core.call(|core| core.stats()).await??))
+}
+
+async fn load(State(core): State<Handle>) -> Reply<super::model::Load> {
+    Ok(answer(core.call(|core| core.load()).await?))
 }
 
 async fn health(State(core): State<Handle>) -> Reply<super::model::Health> {

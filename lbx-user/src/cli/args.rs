@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
 pub use change::{Drain, Set, SetState, SetWeight, SetWhat, TargetName, WishedState};
-pub use look::{FlowFilter, Flows, Stats, Targets, Transport, Weights, Why, WhyFlow, WhyWhat};
+pub use look::{FlowFilter, Flows, Load, Stats, Targets, Transport, Weights, Why, WhyFlow, WhyWhat};
 pub use system::{Attach, AttachTimer, Bypass, Check, Detach, OnOff, Run};
 
 /// Balances the traffic of services over virtual machines, inside the kernel.
@@ -76,6 +76,8 @@ pub enum Verb {
     Weights(Weights),
     /// The recorded flows
     Flows(Flows),
+    /// The load of the host and of its VMs
+    Load(Load),
     /// Explain a decision
     Why(Why),
     /// The counters
@@ -131,6 +133,8 @@ mod tests {
             "lbx status --watch 5 --json",
             "lbx set weight web/web-1 50",
             "lbx set state web-1 --clear",
+            "lbx load --vm web-1 --json",
+            "lbx load --host --watch",
             "lbx bypass on",
         ] {
             Args::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));

@@ -23,6 +23,7 @@ use crate::datapath::Datapath;
 use crate::host::plan::lockout;
 use crate::measure::board::Shared as Board;
 use crate::measure::health::{self, Checked};
+use crate::measure::load::Samplers;
 
 /// How the daemon was started, or attached since.
 #[derive(Debug, Clone, Copy, Default)]
@@ -59,6 +60,8 @@ pub struct Core {
     pub health: BTreeMap<String, Checked>,
     /// What was measured last.
     pub board: Board,
+    /// What measures the load, once it is started.
+    pub samplers: Option<Samplers>,
     /// Why targets are not there, by full name.
     pub absent: BTreeMap<String, String>,
     /// What the maps say.
@@ -106,6 +109,7 @@ impl Core {
             answers: BTreeMap::new(),
             health: BTreeMap::new(),
             board: Board::default(),
+            samplers: None,
             absent: BTreeMap::new(),
             desired: Desired::default(),
             attached: Attached::default(),
@@ -128,6 +132,7 @@ impl Core {
     pub async fn refresh(&mut self, afresh: bool) -> Result<()> {
         let instance = self.paths.instance.clone();
         self.host.refresh(&self.config, &instance, self.options.replace, afresh).await?;
+        self.tell_samplers();
         if self.presence() {
             // Who is gone gets no packet from now on; tables follow.
             self.flip()?;

@@ -14,6 +14,7 @@ use crate::host::plan::{
     Attach, GuardInput, Plan, Refusal, ResolvedTarget, attach_plan, guard_rails, senders,
 };
 use crate::host::{View, vm};
+use crate::measure::vm::{Vm, list};
 
 /// Filter rules change without an event: they are read again after this long.
 const FILTERS_AGE: Duration = Duration::from_secs(30);
@@ -33,6 +34,8 @@ pub struct Host {
     pub refusals: Vec<Refusal>,
     /// MACs that were known once.
     pub macs: KnownMacs,
+    /// Every VM with a tap here, targets or not.
+    pub vms: Vec<Vm>,
     filters: Vec<Finding>,
     filters_read: Option<(Instant, Vec<Asked>)>,
 }
@@ -51,6 +54,7 @@ impl Host {
     ) -> Result<()> {
         let view = crate::host::view().await.context("cannot read the host's links")?;
         let processes = vm::scan().context("cannot read the host's processes")?;
+        self.vms = list(config, &processes);
         let found = resolve(config, &view, &processes, &self.macs);
         let known = found.iter().filter_map(|one| Some((one.full_name(), (one.base.link?, one.base.mac?))));
         self.macs.extend(known);

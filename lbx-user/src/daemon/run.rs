@@ -107,6 +107,7 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
 
     let options = AttachOptions { yes: options.yes, replace: options.replace };
     let mut core = Core::new(paths, config, datapath, options, asks, checks);
+    core.start_load()?;
     core.adopt().await?;
     if let Err(error) = core.refresh(true).await {
         // With nothing attached yet the operator should see it fail; otherwise the old state is better than none.

@@ -3,6 +3,8 @@
 //! A name on a command line is a claim. It counts only for processes of root or of a configured user, and two
 //! processes with one name are an error, not a choice. The bridge's forwarding database decides nothing here.
 
+pub mod qmp;
+
 mod command_line;
 mod scan;
 
@@ -11,7 +13,7 @@ use std::fmt;
 use super::links::{Kind, View};
 
 pub use command_line::{Identity, NicOption, identity};
-pub use scan::scan;
+pub use scan::{scan, start_time};
 
 /// A process that holds taps open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,7 +107,7 @@ impl std::error::Error for VmError {}
 
 impl Process {
     /// Whether it may own the tap of a target: root, or one of the configured users.
-    fn allowed(&self, vm_users: &[String]) -> bool {
+    pub fn allowed(&self, vm_users: &[String]) -> bool {
         self.uid == 0 || self.user.as_ref().is_some_and(|user| vm_users.contains(user))
     }
 }

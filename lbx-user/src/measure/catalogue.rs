@@ -41,6 +41,20 @@ pub enum Unit {
     Milliseconds,
 }
 
+impl Unit {
+    /// Its name in the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Share => "share",
+            Self::Count => "count",
+            Self::PerSecond => "per_second",
+            Self::BytesPerSecond => "bytes_per_second",
+            Self::Bytes => "bytes",
+            Self::Milliseconds => "milliseconds",
+        }
+    }
+}
+
 const fn metric(name: &'static str, about: About, unit: Unit, what: &'static str) -> Metric {
     Metric { name, about, unit, what }
 }

@@ -73,6 +73,20 @@ pub struct FlowFilter {
     pub younger: Option<u64>,
 }
 
+/// `lbx load`.
+#[derive(Debug, ClapArgs)]
+pub struct Load {
+    /// Only this VM (or the VM of this target), every metric with its age, source and cost
+    #[arg(long, value_name = "NAME", conflicts_with = "host")]
+    pub vm: Option<String>,
+    /// Only the host, every metric with its age, source and cost
+    #[arg(long)]
+    pub host: bool,
+    /// Show it again and again
+    #[command(flatten)]
+    pub watch: Watch,
+}
+
 /// `lbx why`.
 #[derive(Debug, ClapArgs)]
 pub struct Why {

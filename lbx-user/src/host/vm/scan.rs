@@ -116,7 +116,7 @@ fn effective_uid(status: &str) -> Option<u32> {
 }
 
 /// Field 22 of /proc/PID/stat. The second field is a name in brackets that may hold anything, brackets included.
-fn start_time(stat: &str) -> Option<u64> {
+pub fn start_time(stat: &str) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 

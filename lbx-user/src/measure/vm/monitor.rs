@@ -1,0 +1,213 @@
+//! What a VM's monitor says, over a QMP socket of lbx's own: how long it takes to answer, and the balloon's
+//! statistics.
+//!
+//! Each VM has a task of its own with one command outstanding. A monitor that hangs delays nobody: while its
+//! answer is waited for, the board says for how long already, and the readings before grow old.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::balloon::{self, Follow};
+use crate::host::vm::qmp::{Error, Qmp};
+use crate::measure::board::Shared;
+use crate::measure::load::Plan;
+use crate::measure::take::{Taken, write};
+
+const SOURCE: &str = "qmp";
+const METRICS: [&str; 3] = ["vm_qmp", "vm_memory", "vm_paging"];
+/// A connection that failed is tried again after this long.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// What tells one task from another: if any of it changes, another one is started.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    name: String,
+    pid: u32,
+    start_time: u64,
+    socket: PathBuf,
+    every: Duration,
+}
+
+/// Talks to the monitors of the plan's VMs until the plan's sender is gone.
+pub async fn watch(mut plans: watch::Receiver<Plan>, board: Shared) {
+    let mut tasks: BTreeMap<Key, JoinHandle<()>> = BTreeMap::new();
+    loop {
+        let plan = plans.borrow_and_update().clone();
+        let wanted: Vec<Key> = plan
+            .vms
+            .iter()
+            .filter_map(|vm| {
+                let socket = vm.qmp.clone()?;
+                Some(Key {
+                    name: vm.name.clone(),
+                    pid: vm.pid,
+                    start_time: vm.start_time,
+                    socket,
+                    every: plan.every,
+                })
+            })
+            .collect();
+        tasks.retain(|key, task| {
+            let stays = wanted.contains(key) && !task.is_finished();
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for key in wanted {
+            let board = board.clone();
+            tasks.entry(key.clone()).or_insert_with(|| tokio::spawn(follow(key, board)));
+        }
+        for vm in plan.vms.iter().filter(|vm| vm.qmp.is_none()) {
+            absent(
+                &board,
+                &vm.name,
+                "no QMP socket of lbx's own (`measure.qmp`; one socket serves one client)",
+            );
+        }
+        if plans.changed().await.is_err() {
+            break;
+        }
+    }
+    for task in tasks.into_values() {
+        task.abort();
+    }
+}
+
+fn absent(board: &Shared, name: &str, why: &str) {
+    let taken = METRICS.map(|metric| Taken::missing(metric, SOURCE, why)).to_vec();
+    write(board, name, taken, Instant::now(), Duration::ZERO);
+}
+
+async fn follow(key: Key, board: Shared) {
+    let talk = Talk { key: &key, board: &board };
+    loop {
+        let Err(error) = talk.talk().await;
+        absent(&board, &key.name, &format!("{}: {error}", key.socket.display()));
+        tokio::time::sleep(AGAIN.max(key.every)).await;
+    }
+}
+
+struct Talk<'a> {
+    key: &'a Key,
+    board: &'a Shared,
+}
+
+/// Never: a conversation only ends with an error.
+enum Never {}
+
+impl Talk<'_> {
+    async fn talk(&self) -> Result<Never, Error> {
+        let mut qmp = Qmp::connect(&self.key.socket).await?;
+        let taken = "no greeting (is somebody else connected?)";
+        self.patiently(taken, &METRICS, qmp.greet()).await?;
+        self.ask(&mut qmp, "qmp_capabilities", &json!({})).await?;
+        let balloon = self.balloon(&mut qmp).await?;
+        let mut told = Follow::default();
+        let mut ticks = interval(self.key.every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let asked = Instant::now();
+            self.ask(&mut qmp, "query-status", &json!({})).await?;
+            let took = asked.elapsed();
+            self.put(vec![Taken::new::<String>("vm_qmp", SOURCE, Ok(Some(took.as_secs_f64() * 1e3)))], took);
+            match &balloon {
+                Some(path) => self.memory(&mut qmp, path, &mut told).await?,
+                None => self.no_memory("the VM has no balloon device"),
+            }
+        }
+    }
+
+    async fn ask(&self, qmp: &mut Qmp, command: &str, arguments: &Value) -> Result<Value, Error> {
+        let work = async {
+            qmp.send(command, arguments).await?;
+            qmp.answer().await
+        };
+        self.patiently(&format!("no answer to {command}"), &METRICS, work).await
+    }
+
+    /// Waits for as long as it takes, and says so meanwhile.
+    async fn patiently<T>(
+        &self,
+        what: &str,
+        metrics: &[&'static str],
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let (started, patience) = (Instant::now(), self.key.every.max(Duration::from_millis(500)));
+        let mut work = std::pin::pin!(work);
+        loop {
+            if let Ok(done) = timeout(patience, &mut work).await {
+                return done;
+            }
+            let why = format!("{what} for {} s", started.elapsed().as_secs_f64().round());
+            let taken = metrics.iter().map(|metric| Taken::missing(metric, SOURCE, why.as_str())).collect();
+            write(self.board, &self.key.name, taken, started, Duration::ZERO);
+        }
+    }
+
+    /// Finds the balloon device, and has it ask its guest for statistics if it does not yet.
+    async fn balloon(&self, qmp: &mut Qmp) -> Result<Option<String>, Error> {
+        for parent in ["/machine/peripheral", "/machine/peripheral-anon"] {
+            let children = self.ask(qmp, "qom-list", &json!({ "path": parent })).await?;
+            let children = children.as_array().map(Vec::as_slice).unwrap_or_default();
+            let pairs =
+                children.iter().filter_map(|one| Some((one["name"].as_str()?, one["type"].as_str()?)));
+            let Some(name) = balloon::device(pairs) else { continue };
+            let path = format!("{parent}/{name}");
+            let property = "guest-stats-polling-interval";
+            let now = self.ask(qmp, "qom-get", &json!({ "path": path, "property": property })).await?;
+            if now.as_u64() == Some(0) {
+                let seconds = self.key.every.as_secs().max(1);
+                let set = json!({ "path": path, "property": property, "value": seconds });
+                self.ask(qmp, "qom-set", &set).await?;
+            }
+            return Ok(Some(path));
+        }
+        Ok(None)
+    }
+
+    async fn memory(&self, qmp: &mut Qmp, path: &str, told: &mut Follow) -> Result<(), Error> {
+        let asked = Instant::now();
+        let answer = self.ask(qmp, "qom-get", &json!({ "path": path, "property": "guest-stats" })).await;
+        let answer = match answer {
+            Err(Error::Refused(why)) => {
+                self.no_memory(&why);
+                return Ok(());
+            }
+            other => other?,
+        };
+        let Some(stats) = balloon::stats(&answer) else {
+            self.no_memory("the guest's balloon driver has told nothing yet");
+            return Ok(());
+        };
+        let Some((used, paging)) = told.hear(&stats, asked) else { return Ok(()) };
+        let unsaid = |metric, value: Option<f64>, said: bool| match value {
+            Some(value) => Taken::new::<String>(metric, "balloon", Ok(Some(value))),
+            None if said => Taken::new::<String>(metric, "balloon", Ok(None)),
+            None => Taken::missing(metric, "balloon", "the guest's balloon driver does not say"),
+        };
+        let taken =
+            vec![unsaid("vm_memory", used, false), unsaid("vm_paging", paging, stats.swapped.is_some())];
+        self.put(taken, asked.elapsed());
+        Ok(())
+    }
+
+    fn no_memory(&self, why: &str) {
+        let taken = ["vm_memory", "vm_paging"].map(|metric| Taken::missing(metric, "balloon", why));
+        self.put(taken.to_vec(), Duration::ZERO);
+    }
+
+    fn put(&self, taken: Vec<Taken>, cost: Duration) {
+        write(self.board, &self.key.name, taken, Instant::now(), cost);
+    }
+}
+
+#[cfg(test)]
+mod tests;
