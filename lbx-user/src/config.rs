@@ -16,6 +16,7 @@ mod service;
 #[cfg(test)]
 mod tests;
 pub(crate) mod units;
+mod weights;
 
 use std::path::Path;
 
@@ -26,6 +27,7 @@ pub use checked::{
 pub use diff::{Change, ChangeKind, Scope};
 pub use measure::Measure;
 pub use problem::{Problem, Problems, Severity};
+pub use weights::{Weighing, Weights};
 
 /// Where the config is looked for when the command line does not say.
 pub const DEFAULT_PATH: &str = "/etc/lbx/lbx.toml";

@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod api;
+pub mod availability;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -11,7 +11,7 @@ use toml::de::DeTable;
 use super::checked::{Config, Daemon, Limits, Switch, TcChoice, Timeouts, XdpChoice};
 use super::problem::{Problems, Severity};
 use super::raw::{At, Report, Table};
-use super::{measure, overlap, service, units};
+use super::{measure, overlap, service, units, weights};
 
 /// Slots of a Maglev table: fewer is too coarse for weights, more is memory for nothing.
 pub(super) const TABLE_SIZES: RangeInclusive<u64> = 251..=1_048_573;
@@ -45,6 +45,8 @@ fn read(root: &Table<'_, '_>) -> Config {
     let limits = root.table("limits").map(|table| limits(&table)).unwrap_or_default();
     let timeouts = root.table("timeouts").map(|table| timeouts(&table)).unwrap_or_default();
     let measure = root.table("measure").map(|table| measure::measure(&table)).unwrap_or_default();
+    let weights =
+        root.table("weights").map(|table| weights::weights(&table, measure.load)).unwrap_or_default();
     let switches: Vec<_> = root.tables("switch").iter().map(switch).collect();
     unique_switches(&switches);
     let switches: Vec<At<Switch>> = switches.into_iter().filter_map(|(_, switch)| switch).collect();
@@ -60,6 +62,7 @@ fn read(root: &Table<'_, '_>) -> Config {
         limits,
         timeouts,
         measure,
+        weights,
         switches: switches.into_iter().map(|switch| switch.value).collect(),
         services: services.into_iter().map(|service| service.service).collect(),
         warnings: Vec::new(),

@@ -8,6 +8,8 @@ use serde::Serialize;
 
 use super::measure::Measure;
 use super::problem::Problem;
+use super::weights::{Weighing, Weights};
+use crate::availability::Formula;
 
 /// A whole checked config.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// `[measure]`: what is measured, and how often.
     pub measure: Measure,
+    /// `[weights]`: how weights follow what is measured, where they do.
+    pub weights: Weights,
     /// `[[switch]]`, in the order of the file; names are unique.
     pub switches: Vec<Switch>,
     /// `[[service]]`, in the order of the file; names are unique, no two overlap.
@@ -158,6 +162,10 @@ pub struct Service {
     pub max_new_flows_per_second: Option<u32>,
     /// Slots of the Maglev table: a prime.
     pub table_size: u32,
+    /// Whether weights follow what is measured.
+    pub weights: Weighing,
+    /// Its own formula of availability; `None`: that of `[weights]`.
+    pub availability: Option<Formula>,
     /// Where its flows go, in the order of the file.
     pub targets: Vec<Target>,
     /// How targets are probed.

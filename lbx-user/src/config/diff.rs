@@ -19,6 +19,8 @@ pub enum Scope {
     Timeouts,
     /// `[measure]`.
     Measure,
+    /// `[weights]`.
+    Weights,
     /// A switch by name.
     Switch(String),
     /// A service by name.
@@ -67,6 +69,7 @@ impl fmt::Display for Scope {
             Self::Limits => f.write_str("limits"),
             Self::Timeouts => f.write_str("timeouts"),
             Self::Measure => f.write_str("measure"),
+            Self::Weights => f.write_str("weights"),
             Self::Switch(name) => write!(f, "switch {name}"),
             Self::Service(name) => write!(f, "service {name}"),
             Self::Target { service, target } => write!(f, "target {service}/{target}"),
@@ -93,6 +96,7 @@ pub(super) fn diff(old: &Config, new: &Config) -> Vec<Change> {
     fields(&mut changes, &Scope::Limits, limits(old), limits(new));
     fields(&mut changes, &Scope::Timeouts, timeouts(old), timeouts(new));
     fields(&mut changes, &Scope::Measure, measure(old), measure(new));
+    fields(&mut changes, &Scope::Weights, weights(old), weights(new));
     each(
         &mut changes,
         (&old.switches, &new.switches),
@@ -203,6 +207,22 @@ fn measure(config: &Config) -> Fields {
     vec![("load", format_duration(measure.load)), ("qmp", or_none(measure.qmp.as_ref()))]
 }
 
+fn weights(config: &Config) -> Fields {
+    let weights = &config.weights;
+    vec![
+        ("availability", weights.availability.to_string()),
+        ("interval", format_duration(weights.interval)),
+        ("fast", format_duration(weights.fast)),
+        ("slow", format_duration(weights.slow)),
+        ("step", weights.step.to_string()),
+        ("dead_band", weights.dead_band.to_string()),
+        ("floor", weights.floor.to_string()),
+        ("slow_start", format_duration(weights.slow_start)),
+        ("stale_after", format_duration(weights.stale_after)),
+        ("decay", format_duration(weights.decay)),
+    ]
+}
+
 fn switch(switch: &Switch) -> Fields {
     vec![
         ("xdp", word(&switch.xdp)),
@@ -236,6 +256,8 @@ fn service(service: &Service) -> Fields {
         ("exclusive", service.exclusive.to_string()),
         ("max_new_flows_per_second", or_none(service.max_new_flows_per_second)),
         ("table_size", service.table_size.to_string()),
+        ("weights", word(&service.weights)),
+        ("availability", or_none(service.availability.as_ref())),
         ("health", health(&service.health)),
     ]
 }

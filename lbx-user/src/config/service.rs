@@ -13,6 +13,7 @@ use super::checked::{
 use super::problem::did_you_mean;
 use super::raw::{At, Table};
 use super::units;
+use super::weights::{self, Weighing};
 
 /// Most weight a target can have; `lbx set weight` has the same bound.
 pub const MAX_WEIGHT: u64 = 1_000_000;
@@ -100,6 +101,18 @@ fn read(table: &Table<'_, '_>, switches: &[At<Switch>], limits: &Limits) -> Opti
     let exclusive = table.boolean("exclusive").is_some_and(|flag| flag.value);
     let max_new_flows = table.integer("max_new_flows_per_second", 1..=100_000_000);
     let own_table_size = table_size(table);
+    let weighing =
+        choice(table, "weights", &[("static", Weighing::Static), ("adaptive", Weighing::Adaptive)]);
+    let weighing = weighing.unwrap_or_default();
+    let availability = weights::availability(table);
+    if availability.is_some() && weighing == Weighing::Static {
+        let hint = "add `weights = \"adaptive\"`";
+        table.warn(
+            "availability",
+            "the service's weights are static, so nothing uses it",
+            Some(hint.to_owned()),
+        );
+    }
 
     if exclusive && forward == Some(Forward::Dsr) {
         table.error("exclusive", "only `forward = \"nat\"` translates replies", Some("remove it".to_owned()));
@@ -129,6 +142,8 @@ fn read(table: &Table<'_, '_>, switches: &[At<Switch>], limits: &Limits) -> Opti
         exclusive,
         max_new_flows_per_second: max_new_flows.map(|limit| limit.value as u32),
         table_size: own_table_size.unwrap_or(limits.table_size),
+        weights: weighing,
+        availability,
         targets,
         health,
     };

@@ -68,8 +68,8 @@ fn the_example_writes_the_defaults() {
     let example = good(Config::example());
     let empty = good("");
     assert_eq!(
-        (example.daemon, example.limits, example.timeouts, example.measure),
-        (empty.daemon, empty.limits, empty.timeouts, empty.measure)
+        (example.daemon, example.limits, example.timeouts, example.measure, example.weights),
+        (empty.daemon, empty.limits, empty.timeouts, empty.measure, empty.weights)
     );
 }
 
