@@ -11,6 +11,7 @@ pub mod reconcile;
 pub mod resolve;
 pub mod store;
 pub mod tables;
+pub mod weigher;
 pub mod wishes;
 
 mod index;

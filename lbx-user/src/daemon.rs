@@ -17,6 +17,7 @@ mod recent;
 mod report;
 mod requests;
 mod run;
+mod weigh;
 
 pub use core::AttachOptions;
 pub use handle::Handle;

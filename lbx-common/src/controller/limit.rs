@@ -42,7 +42,11 @@ pub fn ramp(since: f64, slow_start: f64) -> f64 {
     START + (1.0 - START) * (since.max(0.0) / slow_start)
 }
 
-/// Whether a factor is far enough from the one that was written.
+/// Whether a factor is far enough from the one that was written, or is back at the configured weight.
 pub fn worth(value: f64, written: f64, dead_band: f64) -> bool {
+    let back = |factor: f64| (factor - 1.0).abs() < 1e-6;
+    if back(value) {
+        return !back(written);
+    }
     (value - written).abs() > dead_band * written.max(BAND_FROM)
 }

@@ -5,11 +5,12 @@ use std::net::IpAddr;
 
 use lbx_common::addr::Mac;
 use lbx_common::port::{self, Port};
-use lbx_common::target::{Deliver, Forward};
+use lbx_common::target::{Deliver, Forward, Weight};
 
 use super::desired::{ControlWant, Desired, PortWant, ServiceWant, SwitchWant, TargetWant, VipWant};
 use super::resolve::Found;
 use super::tables::queue_weights;
+use super::weigher::{self, Weigher};
 use super::wishes::WishBook;
 use crate::answer::{Key, machine::Phase};
 use crate::config::{self, Answer, Config, Delivery, NoTarget, Service};
@@ -35,6 +36,8 @@ pub struct Input<'a> {
     pub refusals: &'a [Refusal],
     /// What owners wish.
     pub book: &'a WishBook,
+    /// What follows from measuring.
+    pub weigher: &'a Weigher,
     /// Where probing stands.
     pub answers: &'a BTreeMap<Key, Phase>,
     /// The kernel's clock.
@@ -175,16 +178,7 @@ fn service_want(input: &Input<'_>, service: &Service) -> ServiceWant {
     let refused = input.refusals.iter().find(|r| r.service == service.name && r.target.is_none());
     let (deliver, _) = delivery(service, input.view, input.found, input.findings);
     let own: Vec<&Found> = input.found.iter().filter(|one| one.base.service == service.name).collect();
-    let weights: Vec<(u32, u32, u8, &[u32])> = service
-        .targets
-        .iter()
-        .zip(&own)
-        .map(|(target, one)| {
-            let weight = input.book.weight(&one.full_name(), target.weight);
-            (weight, target.weight, one.queues, target.queues.as_slice())
-        })
-        .collect();
-    let weights = queue_weights(&weights);
+    let weights = weights(input.config, service, &own, input.book, input.weigher);
     let targets = service.targets.iter().zip(own).zip(weights).map(|((target, one), weights)| {
         let name = one.full_name();
         let local = input.view.by_index(one.ifindex);
@@ -231,6 +225,33 @@ fn service_want(input: &Input<'_>, service: &Service) -> ServiceWant {
         table_size: service.table_size,
         targets,
     }
+}
+
+/// Weights per target and queue: configured, or the operator's, times what follows from measuring.
+pub fn weights(
+    config: &Config,
+    service: &Service,
+    own: &[&Found],
+    book: &WishBook,
+    weigher: &Weigher,
+) -> Vec<Vec<Weight>> {
+    let scale = weigher::scale(service);
+    let weights: Vec<(u32, u32, u8, &[u32])> = service
+        .targets
+        .iter()
+        .zip(own)
+        .map(|(target, one)| {
+            let name = one.full_name();
+            // What the operator says is taken as it is.
+            let factor = match book.weight_override(&name) {
+                Some(_) => 1.0,
+                None => weigher.factor(service, &name, &config.weights),
+            };
+            let weight = weigher::weight(book.weight(&name, target.weight), scale, factor);
+            (weight, target.weight.saturating_mul(scale), one.queues, target.queues.as_slice())
+        })
+        .collect();
+    queue_weights(&weights)
 }
 
 /// The tag a port wants on frames of the service.

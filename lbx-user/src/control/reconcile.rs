@@ -3,13 +3,15 @@
 //! The order of the writes keeps every packet in between right: what is referred to is written before what
 //! refers to it, states come before tables, and what is gone is cleared last.
 
+mod weights;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
 use lbx_common::addr::Ip;
 use lbx_common::addresses::AddressSpec;
-use lbx_common::algo::maglev::Entry;
+use lbx_common::algo::maglev::{Entry, Table};
 use lbx_common::limits::{MAX_QUEUES, MAX_SERVICE_TARGETS};
 use lbx_common::port;
 use lbx_common::service::{self, Service};
@@ -35,6 +37,10 @@ pub struct Reconciler {
     built: BTreeMap<String, Vec<Entry>>,
     repairs: BTreeMap<String, Repair>,
     addresses: Option<Vec<AddressSpec>>,
+    /// Where a service and its targets are: index; index and generation of each.
+    placed: BTreeMap<String, (u16, Vec<(u16, u8)>)>,
+    /// Tables as they are in the maps, so that a change of weights need not read them again.
+    kept: BTreeMap<String, Table>,
 }
 
 /// What a pass knows while it runs.
@@ -61,6 +67,8 @@ impl Reconciler {
     /// The first write that failed, or what did not fit. What was written before it stays: every prefix of
     /// the writes leaves the datapath working, and the next pass goes on from there.
     pub fn apply(&mut self, store: &mut impl Store, want: &Desired) -> Result<Outcome> {
+        // Known again once all is done.
+        self.placed.clear();
         let mut pass = Pass::adopt(store)?;
         pass.number_switches(want)?;
         pass.put_ports(want)?;
@@ -97,6 +105,8 @@ impl Reconciler {
             pass.changes.push("learn time changed".to_owned());
         }
         pass.retire(want)?;
+        self.placed = want.services.iter().map(|service| service.name.clone()).zip(indices).collect();
+        self.kept.retain(|name, _| want.service(name).is_some());
         self.built.retain(|name, _| want.service(name).is_some());
         self.repairs.retain(|name, _| want.service(name).is_some());
         Ok(Outcome { changes: pass.changes })
@@ -175,6 +185,7 @@ impl Reconciler {
         if in_place && self.built.get(&want.name) == Some(&entries) {
             return Ok(());
         }
+        self.kept.remove(&want.name);
         let current = if in_place { Some(pass.store.table(table_of(old))?) } else { None };
         let (table, repair) = tables::next(current.as_deref(), &entries, want.table_size);
         if current.as_ref() != Some(&table) {

@@ -63,6 +63,8 @@ pub trait Store {
     fn table(&self, region: Region) -> Result<Vec<TargetWord>>;
     /// Puts a table in place: over one of the same length, else for the service to name.
     fn place_table(&mut self, service: u16, table: &[TargetWord]) -> Result<Region>;
+    /// Writes single slots of a table that is in place.
+    fn write_slots(&mut self, region: Region, slots: &[(u32, TargetWord)]) -> Result<()>;
     /// Builds the address table and puts it in force, unless it is; whether it was not.
     fn write_addresses(&mut self, specs: &[AddressSpec]) -> Result<bool>;
 
@@ -148,6 +150,9 @@ impl Store for &Maps {
     }
     fn place_table(&mut self, service: u16, table: &[TargetWord]) -> Result<Region> {
         Ok(Maps::place_table(self, service.into(), table)?.0)
+    }
+    fn write_slots(&mut self, region: Region, slots: &[(u32, TargetWord)]) -> Result<()> {
+        Ok(Maps::write_slots(self, region, slots)?)
     }
     fn write_addresses(&mut self, specs: &[AddressSpec]) -> Result<bool> {
         Ok(Maps::write_addresses(self, specs)?)

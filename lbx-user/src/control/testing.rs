@@ -214,6 +214,12 @@ impl Store for Memory {
         self.slots.extend(table);
         Ok(Region { base, len: table.len() as u32 })
     }
+    fn write_slots(&mut self, region: Region, slots: &[(u32, TargetWord)]) -> Result<()> {
+        for (slot, word) in slots {
+            self.write(|all| &mut all.slots, (region.base + slot) as usize, *word)?;
+        }
+        Ok(())
+    }
     fn write_addresses(&mut self, specs: &[AddressSpec]) -> Result<bool> {
         let changed = self.addresses != specs;
         self.writes += usize::from(changed);

@@ -18,6 +18,7 @@ use crate::control::build::{self, Input};
 use crate::control::desired::Desired;
 use crate::control::overrides::Overrides;
 use crate::control::reconcile::Reconciler;
+use crate::control::weigher::Weigher;
 use crate::control::wishes::WishBook;
 use crate::datapath::Datapath;
 use crate::host::plan::lockout;
@@ -50,6 +51,12 @@ pub struct Core {
     pub reconciler: Reconciler,
     /// What owners wish.
     pub book: WishBook,
+    /// Weights that follow what is measured.
+    pub weigher: Weigher,
+    /// VMs by full name of the target.
+    pub(super) vms_of_targets: BTreeMap<String, String>,
+    /// CPUs of this host.
+    pub(super) cpus: f64,
     /// What the operator wishes, on disk.
     pub overrides: Overrides,
     /// The host as last seen.
@@ -104,6 +111,9 @@ impl Core {
             datapath,
             reconciler: Reconciler::default(),
             book,
+            weigher: Weigher::default(),
+            vms_of_targets: BTreeMap::new(),
+            cpus: super::weigh::cpus(),
             overrides,
             host: Host::default(),
             answers: BTreeMap::new(),
@@ -133,6 +143,8 @@ impl Core {
         let instance = self.paths.instance.clone();
         self.host.refresh(&self.config, &instance, self.options.replace, afresh).await?;
         self.tell_samplers();
+        self.weigher.retain(&self.config);
+        self.note_vms();
         if self.presence() {
             // Who is gone gets no packet from now on; tables follow.
             self.flip()?;
@@ -203,6 +215,7 @@ impl Core {
             findings: &self.host.findings,
             refusals: &self.host.refusals,
             book: &self.book,
+            weigher: &self.weigher,
             answers: &self.answers,
             rate,
         };

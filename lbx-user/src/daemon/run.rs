@@ -144,6 +144,7 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut look_at = tokio::time::Instant::now() + LOOK;
     let mut sweep_at = tokio::time::Instant::now() + SWEEP;
+    let mut weigh_at = tokio::time::Instant::now();
     let mut watching = true;
     loop {
         tokio::select! {
@@ -171,6 +172,10 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
                     Err(error) => tracing::warn!("{error}"),
                 }
             }
+            () = sleep_until(weigh_at), if core.weigh_every().is_some() => {
+                core.weigh();
+                weigh_at = tokio::time::Instant::now() + core.weigh_every().unwrap_or(LOOK);
+            }
             Some(news) = answered.recv() => core.answered(&news.key, news.phase),
             Some((target, news)) = checked.recv() => core.checked(&target, news),
             _ = second.tick() => core.tick(),
@@ -196,6 +201,7 @@ impl Core {
     /// Host or maps could not be read.
     pub async fn adopt(&mut self) -> Result<()> {
         let view = crate::host::view().await.context("cannot read the host's links")?;
+        self.adopt_weights()?;
         let maps = self.datapath.maps();
         for service in &self.config.services {
             let vlan = build::rule_vlan(&view, service);

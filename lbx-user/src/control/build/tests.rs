@@ -84,6 +84,7 @@ fn run(view: &View, config: &str, book: &WishBook, answers: &BTreeMap<Key, Phase
     let found = resolve(&config, view, &[], &BTreeMap::new());
     let plans = [plan()];
     desired(&Input {
+        weigher: &Weigher::default(),
         config: &config,
         view,
         plans: &plans,

@@ -74,6 +74,15 @@ impl Maps {
         Ok(written)
     }
 
+    /// Writes single slots of a table in place.
+    pub fn write_slots(&self, region: Region, slots: &[(u32, TargetWord)]) -> Result<()> {
+        for (slot, word) in slots.iter().filter(|(slot, _)| *slot < region.len) {
+            let at = region.base + slot;
+            self.slots.word32(at / 2, at as usize % 2)?.store(word.0, Ordering::Release);
+        }
+        Ok(())
+    }
+
     /// Puts a service's table in place: over the one it has if that is as long, else beside all others, to
     /// come into force when [`Self::write_service`] names it. Answers where, and how many slots were written.
     pub fn place_table(&self, service: u32, table: &[TargetWord]) -> Result<(Region, u32)> {
