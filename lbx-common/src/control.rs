@@ -1,5 +1,6 @@
 //! The control block: the few words that govern the whole datapath.
 
+use crate::addr::Ip;
 use crate::flow::IdleLimits;
 use crate::key::Secret;
 use bytemuck::{Pod, Zeroable};
@@ -35,6 +36,50 @@ impl AddressSelect {
     }
 }
 
+/// Tells most addresses that are in no table from the few that are, without a look at the table (a Bloom filter of
+/// one function, inverted, so that nothing set means nothing known): bit n is set if no address of the table has
+/// [`Absent::bit`] n.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Pod, Zeroable, Debug, Default)]
+pub struct Absent(pub [u64; 2]);
+
+impl Absent {
+    /// Which of the 128 bits stands for an address.
+    #[inline(always)]
+    pub const fn bit(addr: &Ip) -> u32 {
+        let folded =
+            addr.0[0].wrapping_mul(3) ^ addr.0[1].wrapping_mul(5) ^ addr.0[2].wrapping_mul(9) ^ addr.0[3];
+        folded.wrapping_mul(0x9E37_79B1) >> 25
+    }
+
+    /// For a table of these addresses.
+    pub fn of(addrs: impl IntoIterator<Item = Ip>) -> Self {
+        let mut absent = [u64::MAX; 2];
+        for bit in addrs.into_iter().map(|addr| Self::bit(&addr)) {
+            absent[bit as usize / 64] &= !(1 << (bit % 64));
+        }
+        Self(absent)
+    }
+
+    /// What is absent from both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self([self.0[0] & other.0[0], self.0[1] & other.0[1]])
+    }
+
+    /// Whether an address of this bit may be in the table, by the word of it that has the bit.
+    #[inline(always)]
+    pub const fn may_hold(word: u64, bit: u32) -> bool {
+        word >> (bit & 63) & 1 == 0
+    }
+
+    /// Whether an address is surely not in the table.
+    pub const fn has(&self, addr: &Ip) -> bool {
+        let bit = Self::bit(addr);
+        !Self::may_hold(self.0[bit as usize / 64], bit)
+    }
+}
+
 /// The single element of the `control` map, mapped into user space.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, PartialEq, Eq, Pod, Zeroable, Debug)]
@@ -66,3 +111,21 @@ pub struct Control {
 }
 
 const _: () = assert!(size_of::<Control>() == 192);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_address_of_the_table_is_absent_and_most_others_are() {
+        let v4 = |n: u32| Ip::v4(n.to_be());
+        let table: Vec<Ip> = (0..8).map(|n| v4(0xc000_0201 + n)).chain([Ip::v6([1, 2, 3, 4])]).collect();
+        let absent = Absent::of(table.iter().copied());
+        assert!(table.iter().all(|addr| !absent.has(addr)));
+        let others = (0..10_000).filter(|n| absent.has(&v4(0x0a00_0000 + n))).count();
+        assert!(others > 9_000, "{others} of 10000 told apart");
+        assert!(!Absent::default().has(&v4(1)), "nothing set, nothing known");
+        let less = absent.and(Absent::of([v4(0x0a00_0001)]));
+        assert!(!less.has(&v4(0x0a00_0001)) && !less.has(&table[0]));
+    }
+}

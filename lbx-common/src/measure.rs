@@ -32,8 +32,8 @@ pub struct Wrap {
     pub mask: u32,
     /// State of the generator; not 0 for [`flags::RANDOM`].
     pub state: u32,
-    /// Padding.
-    pub reserved: u32,
+    /// Bytes of the frame: what a program has put in front is taken off again.
+    pub len: u32,
     /// The Ethernet header, in memory order; its last two bytes are the low half of the last word.
     pub ethernet: [u32; 4],
     /// What follows it.

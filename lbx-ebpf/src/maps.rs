@@ -9,9 +9,10 @@ pub mod scratch;
 use crate::slow::inside::Inside;
 use crate::slow::locate::Located;
 use crate::steps::back::BackQuery;
+use aya_ebpf::Global;
 use aya_ebpf::btf_maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::macros::btf_map;
-use lbx_common::control::Control;
+use lbx_common::control::{Absent, Control};
 use lbx_common::event::Event;
 use lbx_common::flow::{Bucket, ColdFlow};
 use lbx_common::fragment::{FragmentKey, FragmentValue, MacKey};
@@ -35,6 +36,11 @@ const MMAPABLE: usize = 1 << 10;
 /// The control block.
 #[btf_map(name = "control")]
 pub static CONTROL: Array<Control, 1, MMAPABLE> = Array::new();
+
+/// Which addresses are in no table, for the packets of nobody. In a section of data: its place in memory is part of
+/// the instruction, where the elements of other maps have to be looked up.
+#[unsafe(link_section = ".data.absent")]
+pub static ABSENT: Global<Absent> = Global::new(Absent([0; 2]));
 
 /// Two generations of the address table; [`Control::addresses`] says which is in force.
 #[btf_map(name = "addresses")]

@@ -11,10 +11,13 @@ pub mod generator;
 pub mod live;
 pub mod machine;
 pub mod path;
+pub mod profile;
 pub mod programs;
 pub mod report;
 pub mod samples;
 pub mod table;
+
+use std::path::PathBuf;
 
 use anyhow::Result;
 
@@ -26,6 +29,8 @@ pub use samples::Samples;
 pub enum Name {
     /// Cost of a packet in the kernel program, by kind of packet.
     Path,
+    /// Where the time of a packet goes, by place in the source.
+    Profile,
     /// Packets of flows at random, the share that goes unrecorded, and listing them.
     Flows,
     /// Frames through a line on one core.
@@ -38,16 +43,18 @@ pub enum Name {
 
 impl Name {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Path, Self::Flows, Self::Live, Self::Apps, Self::Table];
+    pub const ALL: [Self; 6] = [Self::Path, Self::Profile, Self::Flows, Self::Live, Self::Apps, Self::Table];
 }
 
 /// How to measure.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// A tenth of the time: to see that the benches run, not to quote.
     pub quick: bool,
     /// The core that the measuring thread stays on.
     pub cpu: usize,
+    /// Another balancer's XDP program, pinned and configured by whoever measures, for the same packets.
+    pub against: Option<PathBuf>,
 }
 
 impl Settings {
@@ -61,6 +68,7 @@ impl Settings {
 pub fn run(name: Name, settings: &Settings, report: &mut Report) -> Result<()> {
     match name {
         Name::Path => path::run(settings, report),
+        Name::Profile => profile::run(settings, report),
         Name::Flows => flows::run(settings, report),
         Name::Live => live::run(settings, report),
         Name::Apps => apps::run(settings, report),

@@ -61,8 +61,11 @@ fn weights_are_shares_of_new_connections() {
     let targets: Vec<_> = stand_ins(3).into_iter().zip([1, 2, 3]).map(|(t, w)| t.weight(w)).collect();
     let scenario = start(3, &File::new(services(&targets, "reject")));
     let weights = BTreeMap::from([("vm1".to_owned(), 1), ("vm2".to_owned(), 2), ("vm3".to_owned(), 3)]);
-    for (k, port, n) in [(0, 80, 8000), (1, 8080, 6000)] {
-        for family in FAMILIES {
+    // By chance alone a share of 6000 connections is off by 2 points once in 300 times, one of 14,000 never: each service
+    // is held to five standard deviations, all of a family together to 2 points.
+    for family in FAMILIES {
+        let mut all = PerVm::new();
+        for (k, port, n, most) in [(0, 80, 8000, 2.8), (1, 8080, 6000, 3.2)] {
             let load = Load { sources: scenario.sources(), ..Load::new((vip(k, family), port).into(), n) };
             let report = load.run(scenario.client()).unwrap();
             assert_eq!(report.failed, 0, "{:?}\n{}", report.errors, scenario.story());
@@ -71,8 +74,13 @@ fn weights_are_shares_of_new_connections() {
                 "{family:?} port {port}: {:?} in {:?}, {off:.2} points",
                 report.connections, report.took
             );
-            assert!(off < 2.0, "{family:?} port {port}: {:?}", report.connections);
+            assert!(off < most, "{family:?} port {port}: {:?}", report.connections);
+            for (vm, count) in report.connections {
+                *all.entry(vm).or_default() += count;
+            }
         }
+        let off = worst_deviation(&all, &weights);
+        assert!(off < 2.0, "{family:?}: {all:?}, {off:.2} points");
     }
 }
 

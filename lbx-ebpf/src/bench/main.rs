@@ -59,6 +59,18 @@ pub fn pass_tc(_ctx: TcContext) -> i32 {
     -1
 }
 
+/// Does nothing but put room for an IPv4 header in front.
+#[xdp]
+pub fn grow_xdp(ctx: XdpContext) -> u32 {
+    wrap::grow(&ctx, 20)
+}
+
+/// The same for an IPv6 header.
+#[xdp]
+pub fn grow6_xdp(ctx: XdpContext) -> u32 {
+    wrap::grow(&ctx, 40)
+}
+
 /// The least a balancer with the kernel's own table does.
 #[xdp]
 pub fn bare_lru(ctx: XdpContext) -> u32 {

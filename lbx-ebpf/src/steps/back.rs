@@ -58,6 +58,15 @@ pub fn answer<F: Frame>(
     control: &'static Control,
     ether: &Ether,
 ) -> (Outcome, bool) {
+    let src = if ether.kind == ethertype::IPV4 {
+        packet.read::<u32>(ether.l3 + 12).map(Ip::v4)
+    } else {
+        packet.read::<[u32; 4]>(ether.l3 + 8).map(Ip::v6)
+    };
+    let Some(src) = src else { return UNTOUCHED };
+    if service::is_absent(&src) {
+        return UNTOUCHED;
+    }
     if !F::SKB {
         // At XDP the port is a constant and cheaper to ask than the address. Where it is not (generic, on the
         // bridge), nothing is translated: checksums may be partial there.
@@ -69,12 +78,6 @@ pub fn answer<F: Frame>(
             _ => return UNTOUCHED,
         }
     }
-    let src = if ether.kind == ethertype::IPV4 {
-        packet.read::<u32>(ether.l3 + 12).map(Ip::v4)
-    } else {
-        packet.read::<[u32; 4]>(ether.l3 + 8).map(Ip::v6)
-    };
-    let Some(src) = src else { return UNTOUCHED };
     let Some(entry) = service::address(control, &src) else { return UNTOUCHED };
     // Asked here, after the address: a frame that is nobody's need not know of the bypass.
     if entry.flags & address_flags::NAT_TARGET == 0 || control.flags & control_flags::BYPASS != 0 {

@@ -45,11 +45,10 @@ const TAGGED: usize = 18;
 /// Steers a frame.
 #[inline(always)]
 pub fn steer<F: Frame>(frame: F) -> F::Code {
-    let Some(control) = Env::control() else { return pass::<F>() };
     let packet = frame.packet();
     if F::SKB && packet.reach() < 64 && packet.reach() < frame.length() as usize {
         // The headers lie outside the linear part: the whole engine pulls them in.
-        return asked(frame, control);
+        return asked(frame);
     }
     let Some(ether) = packet.span::<ETHER>(0) else { return pass::<F>() };
     let kind = ether.u16::<12>();
@@ -59,9 +58,9 @@ pub fn steer<F: Frame>(frame: F) -> F::Code {
             return pass::<F>();
         }
         let tag = Tag::new(u16::from_be(ether.u16::<14>()));
-        return network::<F, TAGGED>(frame, packet, control, ether, ether.u16::<16>(), tag);
+        return network::<F, TAGGED>(frame, packet, ether, ether.u16::<16>(), tag);
     }
-    network::<F, UNTAGGED>(frame, packet, control, ether, kind, beside)
+    network::<F, UNTAGGED>(frame, packet, ether, kind, beside)
 }
 
 /// It goes on as it came.
@@ -75,7 +74,6 @@ fn pass<F: Frame>() -> F::Code {
 fn network<F: Frame, const L3: usize>(
     frame: F,
     packet: Packet,
-    control: &'static Control,
     ether: Span<ETHER>,
     kind: u16,
     tag: Tag,
@@ -84,6 +82,10 @@ fn network<F: Frame, const L3: usize>(
         ethertype::IPV4 => {
             let Some(ip) = packet.span::<20>(L3) else { return pass::<F>() };
             let dst = Ip::v4(ip.u32::<16>());
+            if service::is_absent(&dst) && service::is_absent(&Ip::v4(ip.u32::<12>())) {
+                return pass::<F>();
+            }
+            let Some(control) = Env::control() else { return pass::<F>() };
             match service::address_by_halves(control, &dst) {
                 Some(entry) if entry.flags & address_flags::VIP != 0 => {
                     vip::<F, L3, true>(frame, packet, control, ether, entry, tag)
@@ -94,18 +96,17 @@ fn network<F: Frame, const L3: usize>(
         ethertype::IPV6 => {
             let Some(ip) = packet.span::<40>(L3) else { return pass::<F>() };
             let dst = Ip::v6([ip.u32::<24>(), ip.u32::<28>(), ip.u32::<32>(), ip.u32::<36>()]);
+            let Some(control) = Env::control() else { return pass::<F>() };
             match service::address_by_halves(control, &dst) {
                 Some(entry) if entry.flags & address_flags::VIP != 0 => {
                     vip::<F, L3, false>(frame, packet, control, ether, entry, tag)
                 }
-                _ if is_solicited(&dst) => asked(frame, control),
+                _ if is_solicited(&dst) => asked(frame),
                 _ => answer::<F, L3>(frame, packet, control, ether, kind, tag),
             }
         }
         ethertype::ARP => match packet.span::<28>(L3) {
-            Some(arp) if service::address_by_halves(control, &Ip::v4(arp.u32::<24>())).is_some() => {
-                asked(frame, control)
-            }
+            Some(arp) if !service::is_absent(&Ip::v4(arp.u32::<24>())) => asked(frame),
             _ => pass::<F>(),
         },
         _ => pass::<F>(),
@@ -132,8 +133,9 @@ fn answer<F: Frame, const L3: usize>(
 
 /// Somebody may be asking for a VIP, or the frame cannot be looked at here: the whole engine sees to it.
 #[inline(always)]
-fn asked<F: Frame>(frame: F, control: &'static Control) -> F::Code {
-    if control.flags & flags::BYPASS == 0
+fn asked<F: Frame>(frame: F) -> F::Code {
+    if let Some(control) = Env::control()
+        && control.flags & flags::BYPASS == 0
         && let Some(index) = frame.port_index()
     {
         let _ = detour(frame, note(index, Opened::NOT));

@@ -250,14 +250,19 @@ fn open(
         loader.override_global("PORT_INDEX", port, true);
     }
     for shape in shape::SHAPES {
-        loader.map_pin_path(shape.name, resize::pin_path(instance, shape.name, resize));
+        loader.map_pin_path(shape.in_object(), resize::pin_path(instance, shape.name, resize));
     }
     let of_version = instance.progs(version);
     let made = pins::entries(&of_version);
     for name in &made {
         loader.map_pin_path(name, of_version.join(name));
     }
+    // Loading fills sections of data with what the object has: for a moment nothing is known to be absent.
+    let absent = Maps::absent_of(instance);
     let ebpf = loader.load(object)?;
+    if let Some(absent) = absent {
+        Maps::write_absent_of(instance, absent)?;
+    }
     // Whatever else the programs have (tail calls, notes to each other) belongs to this version of them.
     for (name, map) in ebpf.maps() {
         if !name.starts_with('.') && shape::shape(name).is_none() && !made.iter().any(|m| m == name) {

@@ -31,6 +31,7 @@ pub enum Access {
 /// The open maps of an instance. All methods take `&self`; there is to be one writer.
 pub struct Maps {
     pub(crate) control: Array<Control>,
+    absent: OwnedFd,
     addresses: Array<AddressEntry>,
     more_rules: Array<Rule>,
     backs: Array<Back>,
@@ -90,6 +91,7 @@ impl Maps {
             sys::map_info(&tx).map_err(Error::io("reading the shape of map tx"))?.value_size as usize;
         Ok(Self {
             control,
+            absent: instance.open_map("absent")?,
             addresses: array!("addresses"),
             more_rules: array!("more_rules"),
             backs: array!("backs"),

@@ -4,7 +4,7 @@
 use super::error::{Error, Result};
 use super::sys::MapInfo;
 use lbx_common::addr::Ip;
-use lbx_common::control::Control;
+use lbx_common::control::{Absent, Control};
 use lbx_common::flow::{Bucket, ColdFlow};
 use lbx_common::fragment::{FragmentKey, FragmentValue, MacKey};
 use lbx_common::limits::{
@@ -96,6 +96,7 @@ const fn hash<K, V>(name: &'static str, kind: Kind, entries: u32) -> Shape {
 /// Every map that is pinned and outlives the programs, in no particular order.
 pub const SHAPES: &[Shape] = &[
     array::<Control>("control", 1),
+    Shape { mmap: false, ..array::<Absent>("absent", 1) },
     array::<AddressEntry>("addresses", 2 * ADDRESS_SLOTS),
     array::<Rule>("more_rules", MAX_MORE_RULES),
     array::<Service>("services", MAX_SERVICES),
@@ -125,6 +126,11 @@ pub fn shape(name: &str) -> Option<&'static Shape> {
 }
 
 impl Shape {
+    /// Its name in the object: a section of data has that of the section, and bpffs takes no names with points.
+    pub fn in_object(&self) -> &'static str {
+        if self.name == "absent" { ".data.absent" } else { self.name }
+    }
+
     /// Compares what the kernel reports with what this build needs.
     pub fn check(&self, info: &MapInfo) -> Result<()> {
         self.same("its type", info.map_type.into(), self.kind as u64)?;

@@ -1,10 +1,11 @@
 //! Cost of a packet in the kernel program, by kind of packet.
 
-mod cases;
+pub(super) mod cases;
 
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, ensure};
+use aya::programs::ProgramInfo;
 
 use super::programs::{At, Flows, Load, Programs};
 use super::{Report, Samples, Settings, clock};
@@ -18,6 +19,8 @@ struct Row {
     case: Case,
     net: Samples,
     bare: Option<Samples>,
+    /// Another balancer's program over the same packets, where one was named.
+    other: Option<Samples>,
 }
 
 /// Measures every kind of packet; tables and claims go to the report.
@@ -38,19 +41,29 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     // To look at some of them again and again while changing the datapath.
     let only = std::env::var("LBX_BENCH_ONLY").unwrap_or_default();
     for case in cases::all().into_iter().filter(|case| case.name.contains(&only)) {
-        rows.push(measure(case, rounds, times)?);
+        rows.push(measure(settings, case, rounds, times)?);
     }
     let mut table = vec![["packet", "median", "min", "goal", "bare", "ratio"].map(String::from).to_vec()];
+    if settings.against.is_some() {
+        table[0].extend(["other", "ratio"].map(String::from));
+    }
     for row in &rows {
-        let bare = row.bare.as_ref().map(Samples::median);
-        table.push(vec![
+        let beside = |samples: &Option<Samples>| {
+            let other = samples.as_ref().map(Samples::median);
+            let text = |text: &dyn Fn(f64) -> String| other.map_or_else(String::new, text);
+            [text(&|other| format!("{other:.1}")), text(&|other| format!("{:.2}", row.net.median() / other))]
+        };
+        let mut cells = vec![
             row.case.name.to_owned(),
             format!("{:.1}", row.net.median()),
             format!("{:.1}", row.net.min()),
             format!("{:.0}", row.case.goal),
-            bare.map_or_else(String::new, |bare| format!("{bare:.1}")),
-            bare.map_or_else(String::new, |bare| format!("{:.2}", row.net.median() / bare)),
-        ]);
+        ];
+        cells.extend(beside(&row.bare));
+        if settings.against.is_some() {
+            cells.extend(beside(&row.other));
+        }
+        table.push(cells);
     }
     report.table(&table);
     for row in &rows {
@@ -61,14 +74,20 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
 }
 
 /// Measures one case in rounds.
-fn measure(case: Case, rounds: usize, times: u32) -> Result<Row> {
+fn measure(settings: &Settings, case: Case, rounds: usize, times: u32) -> Result<Row> {
     let mut bench = Bench::new(case.world.clone());
     let ifindex = bench.ifindex(0);
     let mut programs = Programs::load(1 << 16)?;
     programs.redirect_to(ifindex)?;
     let (hook, at) = if case.tc { (Hook::Tc(0), At::Tc(ifindex)) } else { (Hook::Xdp(0), At::Xdp) };
     let program = bench.runner(hook).program().try_clone_to_owned().context("the program")?;
-    let mut row = Row { net: Samples::new(), bare: case.bare.then(Samples::new), case };
+    let other = match &settings.against {
+        Some(pin) if !case.tc => Some(ProgramInfo::from_pin(pin)?.fd()?),
+        _ => None,
+    };
+    let samples = |there: bool| there.then(Samples::new);
+    let mut row =
+        Row { net: Samples::new(), bare: samples(case.bare), other: samples(other.is_some()), case };
     let case = &row.case;
     // A known flow: the first packet opens it, the next confirm it.
     for frame in &case.before {
@@ -97,6 +116,16 @@ fn measure(case: Case, rounds: usize, times: u32) -> Result<Row> {
         if let Some(bare) = &mut row.bare {
             let load = Load { whole: false, ..load };
             bare.push(programs.cost(At::Xdp, programs.xdp("bare_lru")?.as_fd(), &load)?.net);
+        }
+        if let (Some(samples), Some(other)) = (&mut row.other, &other) {
+            // What it puts in front is taken off by the wrapper, which is no cost of its own.
+            let empty = match (case.verdict, case.frame.get(12)) {
+                (Verdict::Pass, _) => "pass_xdp",
+                (_, Some(0x86)) => "grow6_xdp",
+                _ => "grow_xdp",
+            };
+            let load = Load { whole: false, times, ..load };
+            samples.push(programs.cost_over(At::Xdp, programs.xdp(empty)?, other.as_fd(), &load)?.net);
         }
     }
     Ok(row)

@@ -146,7 +146,8 @@ impl Programs {
             Flows::Sequential(n) => (flags::SEQUENTIAL, n - 1),
         };
         let flags = kind | if v6 { flags::V6 } else { 0 } | if whole { flags::WHOLE } else { 0 };
-        let wrap = Wrap { flags, mask, state: 0x9e37_79b9, reserved: 0, ethernet, words, reserved_tail: 0 };
+        let len = frame.len() as u32;
+        let wrap = Wrap { flags, mask, state: 0x9e37_79b9, len, ethernet, words, reserved_tail: 0 };
         // SAFETY: the map's value is a `Wrap`, in lbx-ebpf/src/bench/maps.rs.
         unsafe { run::update(self.map("bench_wrap")?, 0, bytemuck::bytes_of(&wrap)) }.context("bench_wrap")
     }
@@ -164,6 +165,15 @@ impl Programs {
             Ok(())
         })?;
         Ok((ns, verdict))
+    }
+
+    /// Nanoseconds per packet of the loop over a program, wrapper and all.
+    ///
+    /// # Errors
+    /// When a run fails.
+    pub fn loop_over(&self, at: At, program: BorrowedFd<'_>, load: &Load<'_>) -> Result<f64> {
+        self.wrap(load.frame, load.flows, load.whole)?;
+        Ok(self.gross(at, program, load.frame, load.times)?.0)
     }
 
     /// Puts a program into one of the program arrays.
@@ -200,6 +210,20 @@ impl Programs {
             At::Xdp => self.xdp("pass_xdp")?,
             At::Tc(_) => self.classifier("pass_tc")?,
         };
+        self.cost_over(at, empty, program, load)
+    }
+
+    /// The same, with the loop over another program than the empty one taken off.
+    ///
+    /// # Errors
+    /// When a run fails.
+    pub fn cost_over(
+        &self,
+        at: At,
+        empty: &ProgramFd,
+        program: BorrowedFd<'_>,
+        load: &Load<'_>,
+    ) -> Result<Cost> {
         self.wrap(load.frame, load.flows, load.whole)?;
         let (base, _) = self.gross(at, empty.as_fd(), load.frame, load.times)?;
         // The same flows in the same order.

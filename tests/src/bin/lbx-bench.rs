@@ -26,6 +26,10 @@ struct Args {
     /// The core to measure on
     #[arg(long, default_value_t = machine::last_cpu())]
     cpu: usize,
+    /// Measure the packets of `path` with this pinned XDP program too: another balancer, loaded and configured for
+    /// the services of the bench
+    #[arg(long, value_name = "PIN")]
+    against: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -52,7 +56,7 @@ fn run(args: &Args) -> Result<bool> {
     if let Some(noise) = machine::noise() {
         println!("!! {noise}");
     }
-    let settings = Settings { quick: args.quick, cpu: args.cpu };
+    let settings = Settings { quick: args.quick, cpu: args.cpu, against: args.against.clone() };
     let mut report = Report::new();
     for name in names {
         // On a thread of its own: it enters namespaces and pins itself.
