@@ -147,4 +147,6 @@ reasons! {
     IcmpFollowed = 81, "icmp_followed", Event;
     /// A later fragment followed its first.
     FragmentFollowed = 82, "fragment_followed", Event;
+    /// A new flow was served without a record: its service leaves the rest of the flow table to others.
+    FlowRoomKept = 83, "flow_room_kept", Event;
 }

@@ -154,8 +154,11 @@ pub struct Service {
     pub new_flow_rate: u32,
     /// Switch it is on.
     pub switch: u16,
+    /// Of the 8 places a flow has in the flow table, how many have to stay free when a flow of this service is
+    /// recorded ([`crate::steer::place`]); 0 none. Flows of nat are recorded wherever there is room.
+    pub kept_ways: u16,
     #[doc(hidden)]
-    pub reserved: [u16; 19],
+    pub reserved: [u16; 18],
 }
 
 /// Where the answer of a nat target goes back to: what the client believes it talks to.

@@ -190,6 +190,31 @@ fn the_table_is_bounded_closing_frees_early_and_floods_give_way() {
 }
 
 #[test]
+fn a_service_leaves_the_rest_of_the_table_to_others() {
+    let mut world = World::dsr();
+    world.options.flows = 4;
+    // Of 8 places in one bucket, counted twice where there is no other: 4 are one half.
+    world.services[0].kept = 4;
+    let mut bench = Bench::new(world);
+    let frame = |port, flags| tcp_packet(true, port, flags).build();
+    for port in [1, 2] {
+        let frame = frame(port, SYN);
+        bench.run(XDP, &frame).steered("its half", &frame, &[Reason::FlowRecorded]);
+    }
+    let more = frame(3, SYN);
+    let vm = bench.run(XDP, &more).steered("beyond", &more, &[Reason::FlowRoomKept]);
+    let more = frame(3, ACK);
+    assert_eq!(bench.run(XDP, &more).steered("follows the table", &more, &[Reason::FlowRoomKept]), vm);
+    assert_eq!(bench.counters().services[0].flows_unrecorded, 2);
+    let known = frame(1, ACK);
+    bench.run(XDP, &known).steered("an established one is untouched", &known, &[]);
+    for port in [1, 2] {
+        let frame = udp_packet(true, port).build();
+        bench.run(XDP, &frame).steered("room for another service", &frame, &[Reason::FlowRecorded]);
+    }
+}
+
+#[test]
 fn a_reset_of_an_unknown_flow_is_not_recorded_and_a_rate_holds() {
     let mut world = World::dsr();
     world.services[1].rate = 3;

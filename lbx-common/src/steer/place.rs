@@ -61,21 +61,40 @@ const fn survey(bucket: &Bucket, now: u16, limits: &IdleLimits) -> Survey {
     found
 }
 
+/// Why a flow is not recorded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// Both buckets are full of flows worth more.
+    NoRoom,
+    /// There is room, but its service is to leave it to others.
+    Kept,
+}
+
 /// Chooses between the two buckets of a flow: the one with more room, the first if equal; without any room an
-/// unconfirmed entry that has been idle for an epoch; a live flow never gives way.
+/// unconfirmed entry that has been idle for an epoch; a live flow never gives way. `kept`: so many of the ways in the
+/// two are not for this flow's service, nor may it push out others for one.
 #[inline(always)]
-pub const fn place(one: &Bucket, two: &Bucket, now: u16, limits: &IdleLimits) -> Option<Place> {
+pub const fn place(
+    one: &Bucket,
+    two: &Bucket,
+    now: u16,
+    limits: &IdleLimits,
+    kept: u32,
+) -> Result<Place, Refused> {
     let (a, b) = (survey(one, now, limits), survey(two, now, limits));
+    if kept != 0 && a.room + b.room <= kept {
+        return Err(if a.room + b.room == 0 { Refused::NoRoom } else { Refused::Kept });
+    }
     if b.room > a.room {
-        return Some(Place { second: true, way: b.free, evicts: false });
+        return Ok(Place { second: true, way: b.free, evicts: false });
     }
     if a.room > 0 {
-        return Some(Place { second: false, way: a.free, evicts: false });
+        return Ok(Place { second: false, way: a.free, evicts: false });
     }
     match (a.little, b.little) {
-        (Some(way), _) => Some(Place { second: false, way, evicts: true }),
-        (None, Some(way)) => Some(Place { second: true, way, evicts: true }),
-        (None, None) => None,
+        (Some(way), _) => Ok(Place { second: false, way, evicts: true }),
+        (None, Some(way)) => Ok(Place { second: true, way, evicts: true }),
+        (None, None) => Err(Refused::NoRoom),
     }
 }
 
@@ -106,12 +125,15 @@ mod tests {
         let empty = Bucket::default();
         let mut one_used = empty;
         one_used.ways[0] = entry(0, IdleClass::Established, true);
-        assert_eq!(place(&empty, &empty, NOW, &LIMITS), Some(Place { second: false, way: 3, evicts: false }));
         assert_eq!(
-            place(&one_used, &empty, NOW, &LIMITS),
-            Some(Place { second: true, way: 3, evicts: false })
+            place(&empty, &empty, NOW, &LIMITS, 0),
+            Ok(Place { second: false, way: 3, evicts: false })
         );
-        assert_eq!(place(&one_used, &one_used, NOW, &LIMITS).map(|p| p.second), Some(false));
+        assert_eq!(
+            place(&one_used, &empty, NOW, &LIMITS, 0),
+            Ok(Place { second: true, way: 3, evicts: false })
+        );
+        assert_eq!(place(&one_used, &one_used, NOW, &LIMITS, 0).map(|p| p.second), Ok(false));
     }
 
     #[test]
@@ -119,8 +141,11 @@ mod tests {
         let live = full(300, IdleClass::Established, true);
         let mut bucket = live;
         bucket.ways[2] = entry(301, IdleClass::Established, true);
-        assert_eq!(place(&bucket, &live, NOW, &LIMITS), Some(Place { second: false, way: 2, evicts: false }));
-        assert_eq!(place(&live, &bucket, NOW, &LIMITS), Some(Place { second: true, way: 2, evicts: false }));
+        assert_eq!(
+            place(&bucket, &live, NOW, &LIMITS, 0),
+            Ok(Place { second: false, way: 2, evicts: false })
+        );
+        assert_eq!(place(&live, &bucket, NOW, &LIMITS, 0), Ok(Place { second: true, way: 2, evicts: false }));
     }
 
     #[test]
@@ -129,9 +154,23 @@ mod tests {
         let fresh = full(0, IdleClass::New, false);
         let mut flood = live;
         flood.ways[1] = entry(1, IdleClass::New, false);
-        assert_eq!(place(&live, &live, NOW, &LIMITS), None);
-        assert_eq!(place(&fresh, &fresh, NOW, &LIMITS), None);
-        assert_eq!(place(&live, &flood, NOW, &LIMITS), Some(Place { second: true, way: 1, evicts: true }));
-        assert_eq!(place(&flood, &flood, NOW, &LIMITS).map(|p| p.second), Some(false));
+        assert_eq!(place(&live, &live, NOW, &LIMITS, 0), Err(Refused::NoRoom));
+        assert_eq!(place(&fresh, &fresh, NOW, &LIMITS, 0), Err(Refused::NoRoom));
+        assert_eq!(place(&live, &flood, NOW, &LIMITS, 0), Ok(Place { second: true, way: 1, evicts: true }));
+        assert_eq!(place(&flood, &flood, NOW, &LIMITS, 0).map(|p| p.second), Ok(false));
+    }
+    #[test]
+    fn what_is_kept_for_others_stays_free() {
+        let empty = Bucket::default();
+        let live = full(4, IdleClass::Datagram, true);
+        let mut three = live;
+        three.ways[3] = FlowEntry::default();
+        let old = full(2, IdleClass::New, false);
+        assert!(place(&empty, &empty, NOW, &LIMITS, 7).is_ok());
+        assert_eq!(place(&empty, &empty, NOW, &LIMITS, 8), Err(Refused::Kept));
+        assert!(place(&three, &three, NOW, &LIMITS, 1).is_ok());
+        assert_eq!(place(&three, &three, NOW, &LIMITS, 2), Err(Refused::Kept));
+        assert!(place(&old, &old, NOW, &LIMITS, 0).is_ok_and(|place| place.evicts));
+        assert_eq!(place(&old, &old, NOW, &LIMITS, 2), Err(Refused::NoRoom), "nobody is pushed out");
     }
 }

@@ -17,7 +17,7 @@ use lbx_common::limits::{MAX_SERVICE_TARGETS, REHASHES, WAYS};
 use lbx_common::reason::Reason;
 use lbx_common::service::Service;
 use lbx_common::steer::fate::{self, Choice};
-use lbx_common::steer::place;
+use lbx_common::steer::place::{self, Refused};
 use lbx_common::target::{Forward, Target};
 
 /// What [`open`] wants to know, in one word.
@@ -169,7 +169,8 @@ extern "C" fn lbx_open(hash: u64, request: u64) -> u64 {
         lbx_common::flow::IdleClass::New
     };
     let entry_flags = with_class(bits.put(if nat { flags::NAT } else { 0 }), class);
-    let recorded = record(control, hash, word, clock::epoch(control, now), entry_flags);
+    let kept = if nat { 0 } else { service.kept_ways as u32 };
+    let recorded = record(control, hash, word, clock::epoch(control, now), entry_flags, kept);
     if recorded.is_ok() || !nat {
         stats::target(word.target(), |s| s.flows += 1);
     }
@@ -285,13 +286,18 @@ fn record(
     word: TargetWord,
     epoch: u16,
     entry_flags: u16,
+    kept: u32,
 ) -> Result<(), Reason> {
     let mask = control.bucket_mask;
     let one = FLOWS.get_ptr_mut(bucket_one(hash, mask)).ok_or(Reason::FlowUnrecorded)?;
     let two = FLOWS.get_ptr_mut(bucket_two(hash, mask)).ok_or(Reason::FlowUnrecorded)?;
     // SAFETY: both are values of the map. Other CPUs store meanwhile; what is decided on a stale field is put
     // right by the compare-and-swap below.
-    let found = unsafe { place::place(&*one, &*two, epoch, &control.idle) }.ok_or(Reason::FlowUnrecorded)?;
+    let found = match unsafe { place::place(&*one, &*two, epoch, &control.idle, kept) } {
+        Ok(place) => place,
+        Err(Refused::NoRoom) => return Err(Reason::FlowUnrecorded),
+        Err(Refused::Kept) => return Err(Reason::FlowRoomKept),
+    };
     let bucket: *mut Bucket = if found.second { two } else { one };
     let way = (found.way & (WAYS - 1)) as usize;
     // SAFETY: way < 4 lies within the bucket; the seal is an aligned word. Of two CPUs that swap a used entry's

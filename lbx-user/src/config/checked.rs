@@ -160,6 +160,9 @@ pub struct Service {
     pub exclusive: bool,
     /// Most new flows a second that are accepted.
     pub max_new_flows_per_second: Option<u32>,
+    /// Share of the flow table, in percent, above which new flows are served but not recorded: of the places that a
+    /// flow can take, where it could be.
+    pub max_flow_table_percent: Option<u32>,
     /// Slots of the Maglev table: a prime.
     pub table_size: u32,
     /// Whether weights follow what is measured.

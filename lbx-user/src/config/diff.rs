@@ -255,6 +255,7 @@ fn service(service: &Service) -> Fields {
         ("bypass_filters", service.bypass_filters.to_string()),
         ("exclusive", service.exclusive.to_string()),
         ("max_new_flows_per_second", or_none(service.max_new_flows_per_second)),
+        ("max_flow_table_percent", or_none(service.max_flow_table_percent)),
         ("table_size", service.table_size.to_string()),
         ("weights", word(&service.weights)),
         ("availability", or_none(service.availability.as_ref())),

@@ -100,6 +100,7 @@ fn read(table: &Table<'_, '_>, switches: &[At<Switch>], limits: &Limits) -> Opti
     let bypass_filters = table.boolean("bypass_filters").is_some_and(|flag| flag.value);
     let exclusive = table.boolean("exclusive").is_some_and(|flag| flag.value);
     let max_new_flows = table.integer("max_new_flows_per_second", 1..=100_000_000);
+    let max_flow_table = table.integer("max_flow_table_percent", 1..=100);
     let own_table_size = table_size(table);
     let weighing =
         choice(table, "weights", &[("static", Weighing::Static), ("adaptive", Weighing::Adaptive)]);
@@ -116,6 +117,13 @@ fn read(table: &Table<'_, '_>, switches: &[At<Switch>], limits: &Limits) -> Opti
 
     if exclusive && forward == Some(Forward::Dsr) {
         table.error("exclusive", "only `forward = \"nat\"` translates replies", Some("remove it".to_owned()));
+    }
+    if max_flow_table.is_some() && forward == Some(Forward::Nat) {
+        table.error(
+            "max_flow_table_percent",
+            "flows of `forward = \"nat\"` cannot do without a record",
+            Some("limit them by `max_new_flows_per_second`".to_owned()),
+        );
     }
     if bypass_filters && deliver == Some(Delivery::Bridge) {
         table.warn("bypass_filters", "with `deliver = \"bridge\"` the filters of a port hold anyway", None);
@@ -141,6 +149,7 @@ fn read(table: &Table<'_, '_>, switches: &[At<Switch>], limits: &Limits) -> Opti
         bypass_filters,
         exclusive,
         max_new_flows_per_second: max_new_flows.map(|limit| limit.value as u32),
+        max_flow_table_percent: max_flow_table.map(|limit| limit.value as u32),
         table_size: own_table_size.unwrap_or(limits.table_size),
         weights: weighing,
         availability,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use lbx_common::addr::Mac;
+use lbx_common::limits::WAYS;
 use lbx_common::port::{self, Port};
 use lbx_common::target::{Deliver, Forward, Weight};
 
@@ -222,6 +223,7 @@ fn service_want(input: &Input<'_>, service: &Service) -> ServiceWant {
         reject: service.no_target == NoTarget::Reject,
         suspended: refused.map(|refusal| refusal.reason.clone()),
         new_flow_rate: service.max_new_flows_per_second.unwrap_or(0),
+        kept_ways: kept_ways(service.max_flow_table_percent),
         table_size: service.table_size,
         targets,
     }
@@ -252,6 +254,12 @@ pub fn weights(
         })
         .collect();
     queue_weights(&weights)
+}
+
+/// Of a flow's places in two buckets, those beyond the share a service may use; less than one place counts as one.
+fn kept_ways(percent: Option<u32>) -> u16 {
+    let beyond = 100 - percent.unwrap_or(100).min(100);
+    (2 * WAYS * beyond).div_ceil(100) as u16
 }
 
 /// The tag a port wants on frames of the service.

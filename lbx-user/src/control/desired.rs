@@ -99,6 +99,8 @@ pub struct ServiceWant {
     pub suspended: Option<String>,
     /// New flows a second and CPU; 0 no limit.
     pub new_flow_rate: u32,
+    /// Of the places a flow has in the flow table, how many its flows leave to others.
+    pub kept_ways: u16,
     /// Slots of its table.
     pub table_size: u32,
     /// Its targets, in the order of the config.

@@ -141,6 +141,7 @@ impl Reconciler {
             forward: want.forward as u8,
             vlan: want.vlan,
             new_flow_rate: want.new_flow_rate,
+            kept_ways: want.kept_ways,
             switch: pass.switch(&want.switch)?,
             ..old
         };

@@ -30,6 +30,7 @@ pub fn service(name: &str, port: u16, targets: &[&str]) -> ServiceWant {
         reject: true,
         suspended: None,
         new_flow_rate: 0,
+        kept_ways: 0,
         table_size: 251,
         targets: targets.iter().enumerate().map(|(n, name)| target(name, 10 + n as u32)).collect(),
     }

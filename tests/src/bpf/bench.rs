@@ -155,6 +155,7 @@ impl Bench {
             forward: svc.forward as u8,
             vlan: svc.vlan,
             new_flow_rate: svc.rate,
+            kept_ways: svc.kept,
             ..Service::default()
         };
         self.maps().write_service(service as u32, &entry).unwrap();

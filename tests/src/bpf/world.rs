@@ -132,6 +132,8 @@ pub struct Svc {
     pub flags: u16,
     /// New flows per second and CPU; 0 no limit.
     pub rate: u32,
+    /// Of the 8 places of a flow, how many its flows leave to others.
+    pub kept: u16,
     /// Whether the VIP is answered for.
     pub answer: bool,
     /// Slots of its table.
@@ -151,6 +153,7 @@ impl Svc {
             forward,
             flags: service_flags::ACTIVE,
             rate: 0,
+            kept: 0,
             answer: true,
             table: 251,
             targets: (1..=n).map(Tgt::vm).collect(),
