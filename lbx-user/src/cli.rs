@@ -16,6 +16,7 @@ mod drain;
 mod flows;
 mod load;
 mod output;
+mod queues;
 mod services;
 mod session;
 mod stats;
@@ -125,6 +126,7 @@ fn dispatch(args: &Args) -> Done {
         Verb::Targets(options) => targets::targets(&Session::new(global)?, options),
         Verb::Weights(options) => weights::weights(&Session::new(global)?, options),
         Verb::Flows(options) => flows::flows(&Session::new(global)?, options),
+        Verb::Queues(options) => queues::queues(&Session::new(global)?, options),
         Verb::Load(options) => load::load(&Session::new(global)?, options),
         Verb::Why(options) => why::why(&Session::new(global)?, options),
         Verb::Stats(options) => stats::stats(&Session::new(global)?, options),

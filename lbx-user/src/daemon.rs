@@ -13,6 +13,7 @@ pub mod pending;
 mod load;
 mod notify;
 mod once;
+mod queues;
 mod recent;
 mod report;
 mod requests;

@@ -8,6 +8,7 @@ pub mod files;
 pub mod health;
 pub mod host;
 pub mod load;
+pub mod queue;
 pub mod rate;
 pub mod take;
 pub mod vm;

@@ -30,10 +30,10 @@ pub struct Counted {
 const SPAN_MS: u64 = 1000;
 
 impl Counted {
-    /// Starts to count: the queue is taken to be empty.
-    pub fn new(totals: Totals, now_ms: u64) -> Self {
+    /// Starts to count, at 0 ms: the queue is taken to be empty.
+    pub fn new(totals: Totals) -> Self {
         let now = difference(totals);
-        Self { before: now, lowest: now, since: totals, since_ms: now_ms }
+        Self { before: now, lowest: now, since: totals, since_ms: 0 }
     }
 
     /// The depth at a time in milliseconds, for a ring of `size` frames.
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_queue_fills_and_drains() {
-        let mut counted = Counted::new(totals(500, 480, 20), 0);
+        let mut counted = Counted::new(totals(500, 480, 20));
         assert_eq!(counted.depth(totals(600, 480, 20), 1000, 10), 100);
         assert_eq!(counted.depth(totals(900, 480, 20), 1000, 5000), 400, "a stopped guest, however long");
         assert_eq!(counted.depth(totals(900, 700, 20), 1000, 5010), 180);
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn it_is_never_deeper_than_its_ring() {
-        let mut counted = Counted::new(totals(0, 0, 0), 0);
+        let mut counted = Counted::new(totals(0, 0, 0));
         // 1500 sent into a ring of 1000 that told of one drop only.
         assert_eq!(counted.depth(totals(1500, 0, 1), 1000, 10), 1000);
         assert_eq!(counted.depth(totals(1500, 1000, 1), 1000, 20), 0);
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn losses_that_nobody_counted_are_forgotten() {
-        let mut counted = Counted::new(totals(0, 0, 0), 0);
+        let mut counted = Counted::new(totals(0, 0, 0));
         // 40 frames were lost and not counted: they seem to wait.
         assert_eq!(counted.depth(totals(100, 60, 0), 1000, 10), 40);
         let mut last = 40;
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn foreign_frames_do_not_make_it_negative() {
-        let mut counted = Counted::new(totals(0, 0, 0), 0);
+        let mut counted = Counted::new(totals(0, 0, 0));
         assert_eq!(counted.depth(totals(0, 5000, 0), 1000, 10), 0);
         assert_eq!(counted.depth(totals(70, 5000, 0), 1000, 20), 70);
     }

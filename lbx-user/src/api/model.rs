@@ -7,6 +7,7 @@
 mod explain;
 mod load;
 mod plan;
+mod queue;
 mod request;
 mod state;
 mod target;
@@ -14,6 +15,7 @@ mod target;
 pub use explain::{Step, WhyFlow, WhyFlowQuery, WhyWeight, WhyWeightQuery};
 pub use load::{Load, Measured, VmLoad};
 pub use plan::{AttachPlan, PortPlan, Refusal, SwitchPlan};
+pub use queue::{MissingQueues, QueueRow, Queues};
 pub use request::{
     AttachRequest, Bypass, Changed, DetachRequest, Problem, Reload, SetState, SetWeight, TargetRequest,
 };

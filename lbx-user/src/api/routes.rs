@@ -24,6 +24,7 @@ pub fn all(handle: Handle) -> Router {
         .route("/v1/weights", get(weights))
         .route("/v1/flows", get(flows))
         .route("/v1/stats", get(stats))
+        .route("/v1/queues", get(queues))
         .route("/v1/load", get(load))
         .route("/v1/health", get(health))
         .route("/v1/plan", get(plan))
@@ -117,6 +118,10 @@ async fn flows(State(core): State<Handle>, Query(query): Query<FlowQuery>) -> Re
 
 async fn stats(State(core): State<Handle>) -> Reply<super::model::Stats> {
     Ok(answer(core.call(|core| core.stats()).await??))
+}
+
+async fn queues(State(core): State<Handle>) -> Reply<super::model::Queues> {
+    Ok(answer(core.call(|core| core.queues()).await?))
 }
 
 async fn load(State(core): State<Handle>) -> Reply<super::model::Load> {

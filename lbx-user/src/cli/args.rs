@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
 pub use change::{Drain, Set, SetState, SetWeight, SetWhat, TargetName, WishedState};
-pub use look::{FlowFilter, Flows, Load, Stats, Targets, Transport, Weights, Why, WhyFlow, WhyWhat};
+pub use look::{FlowFilter, Flows, Load, Queues, Stats, Targets, Transport, Weights, Why, WhyFlow, WhyWhat};
 pub use system::{Attach, AttachTimer, Bypass, Check, Detach, OnOff, Run};
 
 /// Balances the traffic of services over virtual machines, inside the kernel.
@@ -76,6 +76,8 @@ pub enum Verb {
     Weights(Weights),
     /// The recorded flows
     Flows(Flows),
+    /// The queues of the targets' vNICs: frames that wait, and how fast they go
+    Queues(Queues),
     /// The load of the host and of its VMs
     Load(Load),
     /// Explain a decision
@@ -133,6 +135,8 @@ mod tests {
             "lbx status --watch 5 --json",
             "lbx set weight web/web-1 50",
             "lbx set state web-1 --clear",
+            "lbx queues --watch 1",
+            "lbx queues web-1 --json",
             "lbx load --vm web-1 --json",
             "lbx load --host --watch",
             "lbx bypass on",

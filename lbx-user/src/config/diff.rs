@@ -204,7 +204,11 @@ fn timeouts(config: &Config) -> Fields {
 
 fn measure(config: &Config) -> Fields {
     let measure = &config.measure;
-    vec![("load", format_duration(measure.load)), ("qmp", or_none(measure.qmp.as_ref()))]
+    vec![
+        ("load", format_duration(measure.load)),
+        ("queues", measure.queues.map_or_else(|| "off".to_owned(), format_duration)),
+        ("qmp", or_none(measure.qmp.as_ref())),
+    ]
 }
 
 fn weights(config: &Config) -> Fields {

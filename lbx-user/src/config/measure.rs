@@ -18,13 +18,15 @@ const SOCKET_PATH: usize = 107;
 pub struct Measure {
     /// Time from one look at the load of host and VMs to the next.
     pub load: Duration,
+    /// Time from one look at the queues of vNICs to the next; `None`: they are not looked at.
+    pub queues: Option<Duration>,
     /// Where a VM has a QMP socket that is lbx's alone, `{vm}` standing for its name.
     pub qmp: Option<String>,
 }
 
 impl Default for Measure {
     fn default() -> Self {
-        Self { load: Duration::from_secs(1), qmp: None }
+        Self { load: Duration::from_secs(1), queues: Some(Duration::from_millis(10)), qmp: None }
     }
 }
 
@@ -48,6 +50,14 @@ pub(super) fn measure(table: &Table<'_, '_>) -> Measure {
     let mut measure = Measure::default();
     if let Some(load) = duration(table, "load", &(Duration::from_millis(100)..=Duration::from_mins(1))) {
         measure.load = load;
+    }
+    let off = table.is_string("queues") && table.string("queues").is_some_and(|text| text.value == "off");
+    if off {
+        measure.queues = None;
+    } else if let Some(queues) =
+        duration(table, "queues", &(Duration::from_millis(1)..=Duration::from_secs(10)))
+    {
+        measure.queues = Some(queues);
     }
     measure.qmp = table.string("qmp").map(|path| path.value);
     if let Some(path) = &measure.qmp {
@@ -91,6 +101,14 @@ mod tests {
     }
 
     #[test]
+    fn queues_can_be_left_alone() {
+        let queues = |text: &str| Config::parse("f", &format!("[measure]\n{text}\n")).unwrap().measure.queues;
+        assert_eq!(queues(""), Some(Duration::from_millis(10)));
+        assert_eq!(queues("queues = \"off\""), None);
+        assert_eq!(queues("queues = \"250ms\""), Some(Duration::from_millis(250)));
+    }
+
+    #[test]
     fn what_is_wrong_is_told_with_its_line() {
         for (text, line, says) in [
             ("load = \"5\"", 2, "no unit"),
@@ -98,6 +116,8 @@ mod tests {
             ("\nqmp = \"run/{vm}\"", 3, "absolute"),
             ("qmp = \"/run/vm.qmp\"", 2, "the same socket"),
             ("lod = \"1s\"", 2, "`load`"),
+            ("queues = \"1m\"", 2, "outside 1ms to 10s"),
+            ("queues = \"never\"", 2, "never"),
         ] {
             let problems = Config::parse("f", &format!("[measure]\n{text}\n")).unwrap_err().0;
             let errors: Vec<_> = problems.iter().filter(|one| one.severity == Severity::Error).collect();

@@ -25,6 +25,7 @@ use crate::host::plan::lockout;
 use crate::measure::board::Shared as Board;
 use crate::measure::health::{self, Checked};
 use crate::measure::load::Samplers;
+use crate::measure::queue::Sampler;
 
 /// How the daemon was started, or attached since.
 #[derive(Debug, Clone, Copy, Default)]
@@ -69,6 +70,8 @@ pub struct Core {
     pub board: Board,
     /// What measures the load, once it is started.
     pub samplers: Option<Samplers>,
+    /// What looks at the queues of vNICs; none if it could not be started.
+    pub queues: Option<Sampler>,
     /// Why targets are not there, by full name.
     pub absent: BTreeMap<String, String>,
     /// What the maps say.
@@ -103,6 +106,9 @@ impl Core {
         let overrides = Overrides::load(&paths.run_dir);
         let mut book = WishBook::default();
         overrides.apply(&mut book);
+        let board = Board::default();
+        let queues = Sampler::start(paths.instance.clone(), board.clone());
+        let queues = queues.inspect_err(|error| tracing::error!("no thread to look at queues: {error}")).ok();
         Self {
             paths,
             config,
@@ -118,8 +124,9 @@ impl Core {
             host: Host::default(),
             answers: BTreeMap::new(),
             health: BTreeMap::new(),
-            board: Board::default(),
+            board,
             samplers: None,
+            queues,
             absent: BTreeMap::new(),
             desired: Desired::default(),
             attached: Attached::default(),
@@ -241,6 +248,10 @@ impl Core {
             apply(&mut self.reconciler, &self.datapath, &self.desired)?;
         }
         self.tell_helpers();
+        let watch = self.queue_watch();
+        if let Some(queues) = &mut self.queues {
+            queues.watch(watch);
+        }
         Ok(())
     }
 

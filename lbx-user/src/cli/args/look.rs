@@ -73,6 +73,16 @@ pub struct FlowFilter {
     pub younger: Option<u64>,
 }
 
+/// `lbx queues`.
+#[derive(Debug, ClapArgs)]
+pub struct Queues {
+    /// Only this target (`web-1`, or `web/web-1`), VM or vNIC
+    pub target: Option<String>,
+    /// Show it again and again
+    #[command(flatten)]
+    pub watch: Watch,
+}
+
 /// `lbx load`.
 #[derive(Debug, ClapArgs)]
 pub struct Load {

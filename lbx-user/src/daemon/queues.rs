@@ -1,0 +1,84 @@
+//! The queues of vNICs: what the sampler watches, and what it saw.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::core::Core;
+use crate::api::model::{MissingQueues, QueueRow, Queues};
+use crate::measure::queue::{Vnic, Watch};
+use crate::measure::vm;
+
+/// Looks that may be missed before figures count as stale.
+const LATE: u32 = 3;
+
+impl Core {
+    /// The vNICs of this host that targets are behind, each with all of them.
+    pub(super) fn queue_watch(&self) -> Watch {
+        let mut vnics: BTreeMap<u32, Vnic> = BTreeMap::new();
+        // Only a VM's own port has a ring: whatever is behind an uplink waits elsewhere.
+        for found in self.host.found.iter().filter(|one| one.ifindex != 0 && !one.remote) {
+            let vm = vm::behind(&self.host.vms, &found.port);
+            let vnic = vnics.entry(found.ifindex).or_insert_with(|| Vnic {
+                ifindex: found.ifindex,
+                name: found.port.clone(),
+                vm: vm.map(|vm| vm.name.clone()),
+                pid: vm.map(|vm| vm.pid),
+                targets: Vec::new(),
+            });
+            vnic.targets.push(found.full_name());
+        }
+        vnics.retain(|index, _| self.is_tap(*index));
+        Watch { interval: self.config.measure.queues, vnics: vnics.into_values().collect() }
+    }
+
+    fn is_tap(&self, index: u32) -> bool {
+        let link = self.host.view.by_index(index);
+        link.is_some_and(|link| matches!(link.kind, crate::host::Kind::Tap { .. }))
+    }
+
+    /// The queues as they were last seen.
+    pub fn queues(&self) -> Queues {
+        let Some(shown) = self.queues.as_ref().map(crate::measure::queue::Sampler::shown) else {
+            let problem = Some("the thread that looks at them could not be started".to_owned());
+            return Queues { problem, ..Queues::default() };
+        };
+        let now = Instant::now();
+        let late = shown.interval.unwrap_or_default().max(Duration::from_millis(100)) * LATE;
+        let names = |vnic: &Arc<Vnic>| (vnic.targets.clone(), vnic.vm.clone(), vnic.name.clone());
+        let queues = shown.queues.values().map(|queue| {
+            let (targets, vm, nic) = names(&queue.vnic);
+            let age = now.saturating_duration_since(queue.at);
+            QueueRow {
+                targets,
+                vm,
+                nic,
+                queue: queue.queue,
+                depth: queue.depth,
+                size: queue.size,
+                peak: queue.peak,
+                rate: queue.rate,
+                drop_rate: queue.drop_rate,
+                drops: queue.drops,
+                age_ms: millis(age),
+                stale: age > late,
+                source: queue.source.to_owned(),
+            }
+        });
+        let missing = shown.missing.values().map(|(vnic, why)| {
+            let (targets, vm, nic) = names(vnic);
+            MissingQueues { targets, vm, nic, why: why.clone() }
+        });
+        Queues {
+            interval_ms: shown.interval.map(millis),
+            cost_us: shown.cost.as_secs_f64() * 1e6,
+            problem: shown.problem.clone(),
+            queues: queues.collect(),
+            missing: missing.collect(),
+        }
+    }
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}

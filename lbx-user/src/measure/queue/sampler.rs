@@ -1,0 +1,292 @@
+//! The thread that looks at the queues again and again, and what it last saw.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::counted::{self, Counted};
+use super::rings::Rings;
+use super::shown::{Queue, Shown, Total};
+use super::{Reader, Sample, Vnic};
+use crate::datapath::Instance;
+use crate::measure::board::{Reading, Shared as Board};
+use crate::measure::catalogue::{About, Metric, find};
+
+/// The better reader is tried again after this long: `tun` may be a module that is loaded with the first VM.
+const RETRY: Duration = Duration::from_secs(30);
+/// The same after it has failed.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What to watch, and how often.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Watch {
+    /// Time from one look to the next; `None`: not at all.
+    pub interval: Option<Duration>,
+    /// The vNICs.
+    pub vnics: Vec<Vnic>,
+}
+
+/// A running sampler; its thread ends with it.
+#[derive(Debug)]
+pub struct Sampler {
+    orders: Sender<Watch>,
+    shown: Arc<Mutex<Shown>>,
+    last: Watch,
+}
+
+impl Sampler {
+    /// Starts the thread, in the caller's network namespace. Until it is told to watch something it sleeps.
+    ///
+    /// # Errors
+    /// No thread could be made.
+    pub fn start(instance: Instance, board: Board) -> std::io::Result<Self> {
+        let (orders, received) = channel();
+        let shown = Arc::new(Mutex::new(Shown::default()));
+        let own = Arc::clone(&shown);
+        let run = move || Loop::new(instance, board, own).run(&received);
+        std::thread::Builder::new().name("lbx-queues".to_owned()).spawn(run)?;
+        Ok(Self { orders, shown, last: Watch::default() })
+    }
+
+    /// Watches this from now on.
+    pub fn watch(&mut self, watch: Watch) {
+        if self.last != watch && self.orders.send(watch.clone()).is_ok() {
+            self.last = watch;
+        }
+    }
+
+    /// What was last seen.
+    pub fn shown(&self) -> Shown {
+        lock(&self.shown).clone()
+    }
+}
+
+fn lock(shown: &Mutex<Shown>) -> MutexGuard<'_, Shown> {
+    // Whoever panicked left whole figures behind.
+    shown.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The four metrics.
+struct Metrics {
+    depth: &'static Metric,
+    fill: &'static Metric,
+    rate: &'static Metric,
+    drops: &'static Metric,
+}
+
+impl Metrics {
+    fn all(&self) -> [&'static Metric; 4] {
+        [self.depth, self.fill, self.rate, self.drops]
+    }
+}
+
+/// The thread's own.
+struct Loop {
+    instance: Instance,
+    board: Board,
+    shown: Arc<Mutex<Shown>>,
+    watch: Watch,
+    vnics: Vec<Arc<Vnic>>,
+    reader: Option<Box<dyn Reader>>,
+    exact: bool,
+    retry_at: Option<Instant>,
+    samples: Vec<Sample>,
+    failed: Option<String>,
+}
+
+impl Loop {
+    fn new(instance: Instance, board: Board, shown: Arc<Mutex<Shown>>) -> Self {
+        Self {
+            instance,
+            board,
+            shown,
+            watch: Watch::default(),
+            vnics: Vec::new(),
+            reader: None,
+            exact: false,
+            retry_at: None,
+            samples: Vec::new(),
+            failed: None,
+        }
+    }
+
+    fn run(mut self, orders: &Receiver<Watch>) {
+        let mut next = Instant::now();
+        loop {
+            let order = match self.interval() {
+                None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(_) => orders.recv_timeout(next.saturating_duration_since(Instant::now())),
+            };
+            match order {
+                Ok(watch) => self.follow(watch),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            let now = Instant::now();
+            let Some(interval) = self.interval().filter(|_| now >= next) else { continue };
+            self.look(now);
+            // What was late is not made up for, and looks never take more than half of a core.
+            next = (next + interval).max(Instant::now() + now.elapsed());
+        }
+    }
+
+    /// Time between looks: none while there is nothing to look at.
+    fn interval(&self) -> Option<Duration> {
+        let interval = self.watch.interval.filter(|_| !self.watch.vnics.is_empty())?;
+        Some(if self.exact { interval } else { interval.max(counted::INTERVAL) })
+    }
+
+    fn follow(&mut self, watch: Watch) {
+        if watch.interval.is_none() {
+            // The programs go too.
+            (self.reader, self.exact, self.retry_at) = (None, false, None);
+        }
+        self.vnics = watch.vnics.iter().cloned().map(Arc::new).collect();
+        self.watch = watch;
+        {
+            let stays = |index: &u32| self.vnics.iter().any(|vnic| vnic.ifindex == *index);
+            let mut shown = lock(&self.shown);
+            let off = self.watch.interval.is_none();
+            shown.queues.retain(|(index, _), _| !off && stays(index));
+            shown.missing.retain(|index, _| !off && stays(index));
+            shown.interval = self.watch.interval;
+        }
+        if let Some(reader) = &mut self.reader
+            && let Err(error) = reader.follow(&self.watch.vnics)
+        {
+            self.fail(&error);
+        }
+    }
+
+    /// Has a reader: the rings if they can be read, else counters.
+    fn ensure(&mut self, now: Instant) -> anyhow::Result<()> {
+        if self.exact {
+            return Ok(());
+        }
+        if self.retry_at.is_none_or(|at| now >= at) {
+            self.retry_at = Some(now + RETRY);
+            match Rings::new() {
+                Ok(rings) => {
+                    self.exact = true;
+                    lock(&self.shown).problem = None;
+                    return self.change(Box::new(rings));
+                }
+                Err(error) => {
+                    let problem = format!("{error:#}");
+                    let mut shown = lock(&self.shown);
+                    if shown.problem.as_ref() != Some(&problem) {
+                        tracing::warn!(
+                            "the rings of vNICs cannot be read, packets are counted instead: {problem}"
+                        );
+                    }
+                    shown.problem = Some(problem);
+                }
+            }
+        }
+        if self.reader.is_some() { Ok(()) } else { self.change(Box::new(Counted::new(&self.instance)?)) }
+    }
+
+    /// Reads by another reader from now on, whose counters begin anew.
+    fn change(&mut self, mut reader: Box<dyn Reader>) -> anyhow::Result<()> {
+        reader.follow(&self.watch.vnics)?;
+        lock(&self.shown).queues.retain(|_, queue| queue.source == reader.source());
+        self.reader = Some(reader);
+        Ok(())
+    }
+
+    fn look(&mut self, now: Instant) {
+        let result = self.ensure(now).and_then(|()| {
+            self.samples.clear();
+            let Some(reader) = &mut self.reader else { return Ok(()) };
+            reader.read(now, &mut self.samples)
+        });
+        match result {
+            Ok(()) => {
+                self.failed = None;
+                self.publish(now);
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// What was seen before stays, and grows old.
+    fn fail(&mut self, error: &anyhow::Error) {
+        let text = format!("{error:#}");
+        if self.failed.as_ref() != Some(&text) {
+            tracing::warn!("queues of vNICs cannot be read: {text}");
+        }
+        for vnic in &self.vnics {
+            miss(&self.board, &mut lock(&self.shown), vnic, &text);
+        }
+        self.failed = Some(text);
+        // Counters meanwhile: making the better reader anew takes a while itself.
+        self.retry_at = Some(Instant::now() + AGAIN);
+        (self.reader, self.exact) = (None, false);
+    }
+
+    fn publish(&mut self, now: Instant) {
+        let Some(reader) = &self.reader else { return };
+        let (source, cost) = (reader.source(), now.elapsed());
+        let mut shown = lock(&self.shown);
+        shown.cost = cost;
+        for sample in &self.samples {
+            let vnic = &self.vnics[sample.vnic];
+            let queue = (vnic.ifindex, sample.queue);
+            let queue =
+                shown.queues.entry(queue).or_insert_with(|| Queue::new(vnic, sample.queue, source, now));
+            queue.note(vnic, sample, now);
+        }
+        for (n, vnic) in self.vnics.iter().enumerate() {
+            match reader.missing(n) {
+                Some(why) => miss(&self.board, &mut shown, vnic, why),
+                None => drop(shown.missing.remove(&vnic.ifindex)),
+            }
+        }
+        shown.drop_unused(now);
+        let totals = shown.totals(now);
+        drop(shown);
+        self.report(&totals, now, source, cost);
+    }
+
+    /// Writes the targets' figures to the board.
+    fn report(&self, totals: &BTreeMap<u32, Total>, now: Instant, source: &'static str, cost: Duration) {
+        let Some(metrics) = metrics() else { return };
+        let mut board = self.board.lock();
+        for vnic in &self.vnics {
+            let Some(total) = totals.get(&vnic.ifindex) else { continue };
+            let reading = |value| Reading { value, at: now, source, cost };
+            for target in &vnic.targets {
+                board.put(metrics.depth, target, reading(total.depth.into()));
+                board.put(metrics.fill, target, reading(total.fill));
+                if let Some((rate, drops)) = total.rates {
+                    board.put(metrics.rate, target, reading(rate));
+                    board.put(metrics.drops, target, reading(drops));
+                }
+            }
+        }
+    }
+}
+
+fn metrics() -> Option<Metrics> {
+    let of = |name| find(name).filter(|metric| metric.about == About::Target);
+    Some(Metrics {
+        depth: of("queue_depth")?,
+        fill: of("queue_fill")?,
+        rate: of("queue_rate")?,
+        drops: of("queue_drops")?,
+    })
+}
+
+/// Says once why there is nothing new of a vNIC.
+fn miss(board: &Board, shown: &mut Shown, vnic: &Arc<Vnic>, why: &str) {
+    if shown.missing.get(&vnic.ifindex).is_some_and(|(_, before)| before == why) {
+        return;
+    }
+    shown.missing.insert(vnic.ifindex, (Arc::clone(vnic), why.to_owned()));
+    let Some(metrics) = metrics() else { return };
+    let mut board = board.lock();
+    for target in &vnic.targets {
+        metrics.all().into_iter().for_each(|metric| board.miss(metric, target, why.to_owned()));
+    }
+}
