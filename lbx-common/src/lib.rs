@@ -17,6 +17,7 @@ pub mod controller;
 pub mod event;
 pub mod flow;
 pub mod fragment;
+pub mod health;
 pub mod key;
 pub mod limits;
 pub mod measure;

@@ -14,6 +14,7 @@ mod detach;
 mod doctor;
 mod drain;
 mod flows;
+mod health;
 mod load;
 mod output;
 mod queues;
@@ -127,6 +128,7 @@ fn dispatch(args: &Args) -> Done {
         Verb::Weights(options) => weights::weights(&Session::new(global)?, options),
         Verb::Flows(options) => flows::flows(&Session::new(global)?, options),
         Verb::Queues(options) => queues::queues(&Session::new(global)?, options),
+        Verb::Health(watch) => health::health(&Session::new(global)?, *watch),
         Verb::Load(options) => load::load(&Session::new(global)?, options),
         Verb::Why(options) => why::why(&Session::new(global)?, options),
         Verb::Stats(options) => stats::stats(&Session::new(global)?, options),

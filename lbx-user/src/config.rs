@@ -21,8 +21,8 @@ mod weights;
 use std::path::Path;
 
 pub use checked::{
-    Algorithm, Answer, Config, Daemon, Delivery, Forward, Health, Limits, NoTarget, Place, Ports, Protocol,
-    Service, Switch, Target, TcChoice, TcpHealth, Timeouts, XdpChoice,
+    Algorithm, Answer, Config, Daemon, Delivery, Forward, Health, HealthCheck, Limits, NoTarget, Place,
+    Ports, Probe, Protocol, Service, Switch, Target, TcChoice, Timeouts, XdpChoice,
 };
 pub use diff::{Change, ChangeKind, Scope};
 pub use measure::Measure;

@@ -6,6 +6,7 @@
 pub mod attach;
 pub mod core;
 pub mod handle;
+pub mod health;
 pub mod host;
 pub mod paths;
 pub mod pending;

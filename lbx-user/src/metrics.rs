@@ -76,8 +76,10 @@ fn instance(core: &Core, book: &mut Book) -> Result<()> {
         stats.reasons.into_iter().map(|one| (vec![("reason", one.name), ("kind", one.kind)], one.count));
     book.counter("packets", "Packets by what happened to them, and why", reasons);
     let held = core.health().checks.into_iter().filter(|check| check.state != "unknown");
-    let up = held.map(|check| (vec![("target", check.target)], f64::from(u8::from(check.state == "up"))));
-    book.gauge("health_up", "The target passes its health check", up);
+    let up = held.map(|check| {
+        (vec![("target", check.target), ("check", check.kind)], f64::from(u8::from(check.state == "up")))
+    });
+    book.gauge("health_up", "The target passes the check", up);
     Ok(())
 }
 

@@ -78,6 +78,8 @@ pub enum Verb {
     Flows(Flows),
     /// The queues of the targets' vNICs: frames that wait, and how fast they go
     Queues(Queues),
+    /// The health checks of the targets
+    Health(Watch),
     /// The load of the host and of its VMs
     Load(Load),
     /// Explain a decision
@@ -139,6 +141,7 @@ mod tests {
             "lbx queues web-1 --json",
             "lbx load --vm web-1 --json",
             "lbx load --host --watch",
+            "lbx health --watch 1",
             "lbx bypass on",
         ] {
             Args::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));

@@ -1,10 +1,14 @@
 //! The config after checking: types that cannot hold a mistake the checker knows of.
 
+mod health;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
+
+pub use health::{Health, HealthCheck, Probe};
 
 use super::measure::Measure;
 use super::problem::Problem;
@@ -329,26 +333,4 @@ impl std::fmt::Display for Place {
 /// `52:54:00:12:34:56`.
 pub fn format_mac(mac: &[u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
-}
-
-/// `[service.health]`; empty: targets are not probed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Health {
-    /// Connect by TCP.
-    pub tcp: Option<TcpHealth>,
-}
-
-/// `service.health.tcp`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct TcpHealth {
-    /// Time from one probe to the next.
-    pub interval: Duration,
-    /// How long a connect may take; at most the interval.
-    pub timeout: Duration,
-    /// Successes in a row that bring a target up.
-    pub rise: u32,
-    /// Failures in a row that take it down.
-    pub fall: u32,
-    /// The port to connect to; `None`: the target's, else the service's single port.
-    pub port: Option<u16>,
 }

@@ -268,14 +268,8 @@ fn service(service: &Service) -> Fields {
 }
 
 fn health(health: &Health) -> String {
-    health.tcp.as_ref().map_or_else(
-        || "none".to_owned(),
-        |tcp| {
-            let (interval, timeout) = (format_duration(tcp.interval), format_duration(tcp.timeout));
-            let port = tcp.port.map_or_else(String::new, |port| format!(" port {port}"));
-            format!("tcp every {interval} within {timeout} rise {} fall {}{port}", tcp.rise, tcp.fall)
-        },
-    )
+    let checks: Vec<String> = health.checks.iter().map(ToString::to_string).collect();
+    if checks.is_empty() { "none".to_owned() } else { checks.join(", ") }
 }
 
 fn target(target: &Target) -> Fields {

@@ -56,7 +56,7 @@ fn the_example_is_right_and_complete() {
     let web = config.service("web").unwrap();
     assert_eq!(web.vips.len(), 2);
     assert_eq!(web.targets[1].weight, 200);
-    assert_eq!(web.health.tcp.as_ref().unwrap().fall, 3);
+    assert_eq!(web.health.checks[0].fall, 3);
     let api = config.service("api").unwrap();
     assert_eq!((api.forward, api.targets[0].port), (Forward::Nat, Some(8443)));
     assert_eq!(api.targets[0].name(), "api-1:8443");

@@ -9,6 +9,7 @@ use lbx_common::wish::Owner;
 use tokio::sync::mpsc;
 
 use super::attach::{self, Attached};
+use super::health::Health;
 use super::host::Host;
 use super::paths::Paths;
 use super::recent::Recent;
@@ -23,7 +24,7 @@ use crate::control::wishes::WishBook;
 use crate::datapath::Datapath;
 use crate::host::plan::lockout;
 use crate::measure::board::Shared as Board;
-use crate::measure::health::{self, Checked};
+use crate::measure::health;
 use crate::measure::load::Samplers;
 use crate::measure::queue::Sampler;
 
@@ -64,8 +65,8 @@ pub struct Core {
     pub host: Host,
     /// Where probing stands.
     pub answers: BTreeMap<Key, Phase>,
-    /// What health checks found, by full name of the target.
-    pub health: BTreeMap<String, Checked>,
+    /// What health checks found, and who is new.
+    pub health: Health,
     /// What was measured last.
     pub board: Board,
     /// What measures the load, once it is started.
@@ -89,7 +90,7 @@ pub struct Core {
     /// Switches that were detached on request.
     pub(super) let_go: BTreeMap<String, String>,
     pub(super) asks: mpsc::Sender<Vec<Ask>>,
-    pub(super) checks: mpsc::Sender<Vec<health::Check>>,
+    pub(super) checks: mpsc::Sender<Vec<health::Listed>>,
     pub(super) ssh: Option<String>,
 }
 
@@ -101,7 +102,7 @@ impl Core {
         datapath: Datapath,
         options: AttachOptions,
         asks: mpsc::Sender<Vec<Ask>>,
-        checks: mpsc::Sender<Vec<health::Check>>,
+        checks: mpsc::Sender<Vec<health::Listed>>,
     ) -> Self {
         let overrides = Overrides::load(&paths.run_dir);
         let mut book = WishBook::default();
@@ -123,8 +124,8 @@ impl Core {
             overrides,
             host: Host::default(),
             answers: BTreeMap::new(),
-            health: BTreeMap::new(),
             board,
+            health: Health::default(),
             samplers: None,
             queues,
             absent: BTreeMap::new(),
@@ -152,6 +153,7 @@ impl Core {
         self.tell_samplers();
         self.weigher.retain(&self.config);
         self.note_vms();
+        self.newcomers();
         if self.presence() {
             // Who is gone gets no packet from now on; tables follow.
             self.flip()?;
@@ -162,7 +164,7 @@ impl Core {
 
     /// Whether each target is there: presence's wishes. Whether any changed.
     fn presence(&mut self) -> bool {
-        let (mut absent, mut changed) = (BTreeMap::new(), false);
+        let (mut absent, mut back, mut changed) = (BTreeMap::new(), Vec::new(), false);
         for found in &self.host.found {
             let name = found.full_name();
             let why = build::absent(found, &self.host.refusals);
@@ -173,11 +175,15 @@ impl Core {
                     tracing::warn!("{name} is down: {why}");
                 } else {
                     tracing::info!("{name} is there, behind {}", found.port);
+                    back.push(name.clone());
                 }
             }
             absent.extend(why.map(|why| (name, why)));
         }
         self.absent = absent;
+        for name in back {
+            self.returned(&name);
+        }
         changed
     }
 
@@ -276,7 +282,7 @@ impl Core {
     fn tell_helpers(&self) {
         // A full queue means that an older list is still to be read; the next pass sends this one again.
         let _ = self.asks.try_send(self.asks());
-        let _ = self.checks.try_send(health::checks(&self.config, &self.host.found, &self.host.view));
+        let _ = self.checks.try_send(self.checks());
     }
 
     fn asks(&self) -> Vec<Ask> {
@@ -342,21 +348,6 @@ impl Core {
         let _ = self.settle();
     }
 
-    /// News from a health check.
-    pub fn checked(&mut self, target: &str, checked: Checked) {
-        let wish = (checked.healthy == Some(false)).then_some(State::Down);
-        if self.book.set_state(target, Owner::Health, wish) {
-            if wish.is_some() {
-                tracing::warn!("{target} fails its health check: {}", checked.detail);
-            } else {
-                tracing::info!("{target} passes its health check again");
-            }
-            let _ = self.flip();
-            let _ = self.settle();
-        }
-        self.health.insert(target.to_owned(), checked);
-    }
-
     /// What passes with time: renews blackholes, forgets what is no more.
     pub fn tick(&mut self) {
         self.recent.take(self.datapath.maps());
@@ -365,7 +356,7 @@ impl Core {
         }
         let known: BTreeSet<String> =
             self.desired.targets().map(|(service, target)| target.full_name(&service.name)).collect();
-        self.health.retain(|name, _| known.contains(name));
+        self.forget(&known);
         let asked: BTreeSet<Key> = self.asks().into_iter().map(|ask| ask.key).collect();
         self.answers.retain(|key, _| asked.contains(key));
     }

@@ -9,7 +9,6 @@ use crate::api::model;
 use crate::config::checked::format_mac;
 use crate::control::build;
 use crate::control::tables::Repair;
-use crate::control::unix_now;
 use crate::host::plan::lockout;
 use crate::view::{self, View};
 
@@ -82,8 +81,11 @@ impl Core {
                 found.base.error.iter().map(|error| format!("target {} is down: {error}", found.full_name())),
             );
         }
-        for (target, checked) in self.health.iter().filter(|(_, checked)| checked.to.is_none()) {
-            notes.push(format!("target {target} is not checked: {}", checked.detail));
+        for (target, checked) in &self.health.found {
+            let impossible = checked.rows.iter().filter(|row| row.impossible);
+            notes.extend(impossible.map(|row| format!("target {target} is not checked: {}", row.detail)));
+            let held = checked.rows.iter().filter_map(|row| row.held.as_ref());
+            notes.extend(held.map(|why| format!("target {target}: its failing check does not count: {why}")));
         }
         for (key, phase) in &self.answers {
             match phase {
@@ -152,7 +154,7 @@ impl Core {
             state: state.name().to_owned(),
             reason: match owner {
                 Owner::Presence => self.absent.get(target).cloned(),
-                Owner::Health => self.health.get(target).map(|checked| checked.detail.clone()),
+                Owner::Health => Some(self.health_reason(target)),
                 Owner::Operator | Owner::Migration => None,
             },
         });
@@ -211,25 +213,6 @@ impl Core {
             answer.steps.push(model::Step { step: "override".to_owned(), text: text.to_owned() });
         }
         Ok(answer)
-    }
-
-    /// The health checks.
-    pub fn health(&self) -> model::Health {
-        let checks = self.health.iter().map(|(target, checked)| model::HealthCheck {
-            target: target.clone(),
-            check: checked.to.map_or("tcp".to_owned(), |to| format!("tcp {to}")),
-            state: match checked.healthy {
-                Some(true) => "up",
-                Some(false) => "down",
-                None => "unknown",
-            }
-            .to_owned(),
-            streak: checked.in_row,
-            since: checked.since.map(|since| unix_now().saturating_sub(since)),
-            error: checked.micros.is_none().then(|| checked.detail.clone()),
-            micros: checked.micros,
-        });
-        model::Health { checks: checks.collect() }
     }
 
     /// What goes onto which port, and what is refused.

@@ -107,6 +107,7 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
 
     let options = AttachOptions { yes: options.yes, replace: options.replace };
     let mut core = Core::new(paths, config, datapath, options, asks, checks);
+    core.health.checking = true;
     core.start_load()?;
     core.adopt().await?;
     if let Err(error) = core.refresh(true).await {
@@ -220,15 +221,19 @@ impl Core {
                 self.host.macs.insert(name.clone(), (known.ifindex, known.mac));
             }
         }
-        for service in self.config.services.iter().filter(|service| service.health.tcp.is_some()) {
+        for service in &self.config.services {
             for target in &service.targets {
                 let name = format!("{}/{}", service.name, target.name());
                 let Some(index) = names.targets.get(&crate::control::map_name(&name)) else { continue };
                 let known = maps.target(u32::from(*index))?;
-                let there = known.flags & lbx_common::target::flags::IN_USE != 0;
-                if there && known.state.stored() == State::Down {
+                if known.flags & lbx_common::target::flags::IN_USE == 0 {
+                    continue;
+                }
+                if known.state.stored() == State::Down && !service.health.checks.is_empty() {
                     self.book.set_state(&name, lbx_common::wish::Owner::Health, Some(State::Down));
                 }
+                // Whoever is in the maps was used before, or waits already.
+                self.health.seen.insert(name);
             }
         }
         if self.config.switches.is_empty() {

@@ -77,6 +77,8 @@ pub struct Link {
     pub mtu: u32,
     /// Administratively up.
     pub up: bool,
+    /// What it is made for is connected: a cable, a bridge's port, a reader.
+    pub carrier: bool,
     /// The id of the XDP program on it.
     pub xdp: Option<u32>,
     /// As a bridge port (or the bridge itself): its VLANs.

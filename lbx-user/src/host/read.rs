@@ -91,6 +91,7 @@ pub(super) fn link(message: &LinkMessage) -> Link {
         mac: [0; 6],
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
+        carrier: message.header.flags.contains(LinkFlags::LowerUp),
         xdp: None,
         vlans: Vec::new(),
         learning: true,

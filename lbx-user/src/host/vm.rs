@@ -173,6 +173,7 @@ mod tests {
             mac: [0xfe, 0, 0, 0, 0, index as u8],
             mtu: 1500,
             up: true,
+            carrier: true,
             xdp: None,
             vlans: Vec::new(),
             learning: true,

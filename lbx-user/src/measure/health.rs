@@ -1,120 +1,133 @@
-//! Health of targets: a TCP connect from the host to the VM's own address, with rise and fall.
+//! Health of targets: probes from this host to the VM's own address, with rise and fall.
 //!
-//! A new target counts as healthy until its checks have failed `fall` times in a row. A check that this host
-//! could not make (no descriptors, no route, no buffers) says nothing about the target: it neither raises nor
-//! fells, so that a checker in trouble never takes all targets down.
+//! A target that is new is not used until its checks have succeeded once; one that an earlier daemon left in the
+//! maps is not new. What a checker in trouble finds says nothing: [`lbx_common::health`] decides, this module
+//! probes. Targets are probed side by side, each at its own pace.
 
-use std::collections::BTreeMap;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+mod command;
+mod http;
+mod icmp;
+mod run;
+mod tcp;
+
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-use tokio::net::TcpStream;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use ipnet::IpNet;
+use lbx_common::health::Outcome;
 
-use crate::config::{Config, Service, Target, TcpHealth};
+use crate::config::{Config, HealthCheck, Probe, Service, Target};
 use crate::control::resolve::Found;
 use crate::host::View;
 
-/// What to check, and how.
+pub use run::run;
+
+/// One check of one target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
     /// Full name of the target.
     pub target: String,
-    /// Where to connect to; none if the target's address is not known.
-    pub to: Option<SocketAddr>,
-    /// How often, how long, how many.
-    pub how: TcpHealth,
+    /// Its service.
+    pub service: String,
+    /// The target's address; none if it is not known.
+    pub addr: Option<IpAddr>,
+    /// The port, for probes that go to one.
+    pub port: Option<u16>,
+    /// What is tried, how often, how long, how many.
+    pub how: HealthCheck,
+    /// How often the target has been away: who comes back is looked at anew.
+    pub returns: u32,
+}
+
+/// A check, and what is known beside it. A change of this starts nothing anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The check.
+    pub check: Check,
+    /// The verdict before the first probe; none for a new target.
+    pub known: Option<bool>,
+    /// How this host gets there.
+    pub way: Way,
+}
+
+/// This host's own part of the way to a target.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Way {
+    /// The interface it begins with, if it is known.
+    pub link: Option<u32>,
+    /// Why nothing can get there.
+    pub cut: Option<String>,
 }
 
 /// What is known about a target's health.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Checked {
+    /// Healthy or not, by all of its checks; `None` while there is no verdict.
+    pub healthy: Option<bool>,
+    /// One for each check.
+    pub rows: Vec<Row>,
+}
+
+/// What is known from one check.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// `tcp`, `http`, `icmp` or `command`.
+    pub kind: &'static str,
+    /// What is probed, in words.
+    pub what: String,
     /// Healthy or not; `None` while there is no verdict.
     pub healthy: Option<bool>,
     /// The last result in words.
     pub detail: String,
-    /// Where the check connects to.
-    pub to: Option<SocketAddr>,
+    /// The last probe succeeded.
+    pub good: bool,
     /// Results of one kind in a row.
     pub in_row: u32,
     /// When the verdict last changed, in seconds since 1970.
     pub since: Option<u64>,
-    /// How long the last connect took, in microseconds; none if it failed.
-    pub micros: Option<u64>,
+    /// How long the last probe took; none if it failed.
+    pub took: Option<Duration>,
+    /// When the last probe that says something ended.
+    pub at: Option<Instant>,
+    /// Why failures are not believed yet.
+    pub held: Option<String>,
+    /// The check cannot be made at all.
+    pub impossible: bool,
 }
 
-/// The outcome of one connect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    Good,
-    Bad,
-    /// The check itself failed.
-    Unknown,
-}
-
-/// Counts results in a row and turns them into a verdict.
-#[derive(Debug, Clone)]
-struct Judge {
-    healthy: Option<bool>,
-    good: u32,
-    bad: u32,
-}
-
-impl Judge {
-    fn hear(&mut self, outcome: Outcome, rise: u32, fall: u32) {
-        match outcome {
-            Outcome::Good => {
-                (self.good, self.bad) = (self.good.saturating_add(1), 0);
-                // The first verdict does not wait: the target is in use already.
-                if self.good >= rise || self.healthy.is_none() {
-                    self.healthy = Some(true);
-                }
-            }
-            Outcome::Bad => {
-                (self.bad, self.good) = (self.bad.saturating_add(1), 0);
-                if self.bad >= fall {
-                    self.healthy = Some(false);
-                }
-            }
-            Outcome::Unknown => {}
-        }
+impl Checked {
+    /// The reason in words: of the first check that is not well.
+    pub fn reason(&self) -> Option<&str> {
+        let bad = |row: &&Row| row.healthy != Some(true);
+        self.rows.iter().find(bad).or(self.rows.first()).map(|row| row.detail.as_str())
     }
 }
 
-fn judge_error(error: &io::Error) -> Outcome {
-    match error.raw_os_error() {
-        // Descriptors, memory, local ports, rights, or a network this host has no way to: our trouble.
-        Some(
-            libc::EMFILE
-            | libc::ENFILE
-            | libc::ENOBUFS
-            | libc::ENOMEM
-            | libc::EADDRNOTAVAIL
-            | libc::EACCES
-            | libc::EPERM
-            | libc::ENETUNREACH
-            | libc::ENETDOWN
-            | libc::EAGAIN
-            | libc::EAFNOSUPPORT,
-        ) => Outcome::Unknown,
-        _ => Outcome::Bad,
-    }
-}
-
-/// The checks of a config, with addresses as far as they are known.
-pub fn checks(config: &Config, found: &[Found], view: &View) -> Vec<Check> {
+/// The checks of a config, with addresses as far as they are known. `known` and `returns`: by full name.
+pub fn checks(
+    config: &Config,
+    found: &[Found],
+    view: &View,
+    known: impl Fn(&str) -> Option<bool>,
+    returns: impl Fn(&str) -> u32,
+) -> Vec<Listed> {
     let mut checks = Vec::new();
     for service in &config.services {
-        let Some(how) = &service.health.tcp else { continue };
         let own = found.iter().filter(|one| one.base.service == service.name);
         for (target, one) in service.targets.iter().zip(own) {
-            let port = how.port.or(target.port).or(service.ports.single());
-            let addr = address(service, target, one, view);
-            let to = addr.zip(port).map(|(addr, port)| SocketAddr::new(addr, port));
-            checks.push(Check { target: one.full_name(), to, how: how.clone() });
+            let (name, addr) = (one.full_name(), address(service, target, one, view));
+            for how in &service.health.checks {
+                let check = Check {
+                    target: name.clone(),
+                    service: service.name.clone(),
+                    addr,
+                    port: how.probe.port().or(target.port).or(service.ports.single()),
+                    how: how.clone(),
+                    returns: returns(&name),
+                };
+                let way = addr.map(|addr| way(view, addr)).unwrap_or_default();
+                checks.push(Listed { check, known: known(&name), way });
+            }
         }
     }
     checks
@@ -134,138 +147,122 @@ fn address(service: &Service, target: &Target, found: &Found, view: &View) -> Op
     })
 }
 
-/// Runs until `lists` is closed. Each message replaces the whole list; a target that is on both keeps its
-/// verdict.
-pub async fn run(mut lists: mpsc::Receiver<Vec<Check>>, news: mpsc::Sender<(String, Checked)>) {
-    let mut running: BTreeMap<String, (Check, JoinHandle<()>)> = BTreeMap::new();
-    while let Some(list) = lists.recv().await {
-        running.retain(|name, (check, task)| {
-            let stays = list.iter().any(|new| new.target == *name && new == check);
-            if !stays {
-                task.abort();
-            }
-            stays
-        });
-        for check in list {
-            if !running.contains_key(&check.target) {
-                let task = tokio::spawn(watch(check.clone(), news.clone()));
-                running.insert(check.target.clone(), (check, task));
-            }
-        }
-    }
-    for (_, task) in running.into_values() {
-        task.abort();
-    }
-}
-
-async fn watch(check: Check, news: mpsc::Sender<(String, Checked)>) {
-    let Some(to) = check.to else {
-        let detail = "its address is not known: give the target an `address`".to_owned();
-        let checked = Checked { healthy: None, detail, to: None, in_row: 0, since: None, micros: None };
-        let _ = news.send((check.target, checked)).await;
-        return;
+/// Which interface leads to an address: by the longest prefix of addresses and of the main routing table. Other
+/// tables are not looked at; then the way is unknown, and nothing is said about it.
+fn way(view: &View, addr: IpAddr) -> Way {
+    const MAIN: u32 = 254;
+    let length = |net: IpAddr, prefix: u8| {
+        IpNet::new(net, prefix).ok().filter(|net| net.contains(&addr)).map(|net| net.prefix_len())
     };
-    let mut judge = Judge { healthy: None, good: 0, bad: 0 };
-    let mut round = lbx_common::algo::maglev::seed(&check.target);
-    // Spread over an interval, so that not all targets are asked at once.
-    tokio::time::sleep(jitter(check.how.interval, &mut round)).await;
-    let mut since = None;
-    loop {
-        let (started, before) = (Instant::now(), judge.healthy);
-        let (outcome, detail) = connect(to, check.how.timeout).await;
-        let micros = (outcome == Outcome::Good).then(|| started.elapsed().as_micros() as u64);
-        judge.hear(outcome, check.how.rise, check.how.fall);
-        if judge.healthy != before {
-            since = Some(crate::control::unix_now());
+    let on_link = view.addresses.iter().filter_map(|own| Some((length(own.address, own.prefix)?, own.index)));
+    let routed = view.routes.iter().filter(|route| route.table == MAIN).filter_map(|route| {
+        let length = match route.destination {
+            Some((net, prefix)) => length(net, prefix)?,
+            None => 0,
+        };
+        Some((length, route.index?))
+    });
+    let best = on_link.chain(routed).max_by_key(|(length, _)| *length);
+    let Some(link) = best.and_then(|(_, index)| view.by_index(index)) else { return Way::default() };
+    let cut = match (link.up, link.carrier) {
+        (false, _) => Some(format!("{} is down", link.name)),
+        (true, false) => Some(format!("{} has no carrier", link.name)),
+        _ => None,
+    };
+    Way { link: Some(link.index), cut }
+}
+
+impl Check {
+    /// What is probed, in words.
+    pub fn what(&self) -> String {
+        let addr = self.addr.map_or("?".to_owned(), |addr| addr.to_string());
+        let to = || match (self.addr, self.port) {
+            (Some(addr), Some(port)) => std::net::SocketAddr::new(addr, port).to_string(),
+            _ => addr.clone(),
+        };
+        match &self.how.probe {
+            Probe::Tcp { .. } => format!("tcp {}", to()),
+            Probe::Http { path, .. } => format!("http {}{path}", to()),
+            Probe::Icmp => format!("icmp {addr}"),
+            Probe::Command { argv, .. } => format!("command {}", self.fill(argv).join(" ")),
         }
-        let in_row = judge.good.max(judge.bad);
-        // An unknown outcome is told in words; the verdict before it stands.
-        let checked = Checked { healthy: judge.healthy, detail, to: Some(to), in_row, since, micros };
-        if news.send((check.target.clone(), checked)).await.is_err() {
-            return;
+    }
+
+    /// A command line with the placeholders filled in.
+    fn fill(&self, argv: &[String]) -> Vec<String> {
+        let addr = self.addr.map_or_else(String::new, |addr| addr.to_string());
+        let port = self.port.map_or_else(String::new, |port| port.to_string());
+        let fill = |word: &String| {
+            word.replace("{address}", &addr).replace("{port}", &port).replace("{target}", &self.target)
+        };
+        argv.iter().map(fill).collect()
+    }
+
+    /// Why it cannot be made, if it cannot.
+    fn impossible(&self) -> Option<&'static str> {
+        if self.how.probe.needs_address() && self.addr.is_none() {
+            return Some("its address is not known: give the target an `address`");
         }
-        // 90 to 110 % of the interval.
-        let tenth = check.how.interval / 10;
-        tokio::time::sleep(check.how.interval.saturating_sub(tenth) + jitter(2 * tenth, &mut round)).await;
+        (self.how.probe.needs_port() && self.port.is_none()).then_some("its port is not known")
+    }
+
+    /// Probes once; takes at most the timeout, and a little.
+    async fn probe(&self) -> (Outcome, String) {
+        let (timeout, started) = (self.how.timeout, Instant::now());
+        let to = self.addr.zip(self.port).map(|(addr, port)| std::net::SocketAddr::new(addr, port));
+        let (outcome, detail) = match (&self.how.probe, to, self.addr) {
+            (Probe::Tcp { .. }, Some(to), _) => tcp::probe(to, timeout).await,
+            (Probe::Http { path, host, status, body, .. }, Some(to), _) => {
+                let ask = http::Ask { path, host: host.as_deref(), status: *status, body: body.as_deref() };
+                http::probe(to, &ask, timeout).await
+            }
+            (Probe::Icmp, _, Some(addr)) => icmp::probe(addr, timeout).await,
+            (Probe::Command { argv, .. }, ..) => command::probe(&self.fill(argv), timeout).await,
+            _ => (Outcome::Unknown, "it cannot be made".to_owned()),
+        };
+        match outcome {
+            Outcome::Silent if late(started.elapsed(), timeout) => {
+                (Outcome::Unknown, format!("this host was too busy to check: {detail}"))
+            }
+            _ => (outcome, detail),
+        }
     }
 }
 
-/// A time below `most`, another one each round (splitmix64).
-fn jitter(most: Duration, round: &mut u64) -> Duration {
-    *round = round.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let mut mixed = *round;
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    most.mul_f64((mixed >> 40) as f64 / (1u64 << 24) as f64)
+/// Whether so much time has passed that it was the checker that slept.
+fn late(took: Duration, timeout: Duration) -> bool {
+    took > timeout * 2 + Duration::from_millis(500)
 }
 
-async fn connect(to: SocketAddr, timeout: Duration) -> (Outcome, String) {
-    match tokio::time::timeout(timeout, TcpStream::connect(to)).await {
-        Ok(Ok(_)) => (Outcome::Good, format!("connected to {to}")),
-        Ok(Err(error)) => {
-            let outcome = judge_error(&error);
-            let whose = if outcome == Outcome::Unknown { "this host cannot check" } else { "no connection" };
-            (outcome, format!("{whose}: {to}: {error}"))
-        }
-        Err(_) => (Outcome::Bad, format!("no answer from {to} within {} ms", timeout.as_millis())),
+/// What an error of this host's own system calls says about a target.
+fn judge_error(error: &std::io::Error) -> Outcome {
+    match error.raw_os_error() {
+        // Descriptors, memory, local ports, rights, or a network this host has no way to: our trouble.
+        Some(
+            libc::EMFILE
+            | libc::ENFILE
+            | libc::ENOBUFS
+            | libc::ENOMEM
+            | libc::EADDRNOTAVAIL
+            | libc::EACCES
+            | libc::EPERM
+            | libc::ENETUNREACH
+            | libc::ENETDOWN
+            | libc::EAGAIN
+            | libc::EAFNOSUPPORT,
+        ) => Outcome::Unknown,
+        // Nobody resolved the address, or nobody answered at all.
+        Some(libc::EHOSTUNREACH | libc::EHOSTDOWN | libc::ETIMEDOUT) => Outcome::Silent,
+        _ => Outcome::Refused,
     }
+}
+
+/// The words for a failure.
+fn failed(error: &std::io::Error, what: &str) -> (Outcome, String) {
+    let outcome = judge_error(error);
+    let whose = if outcome == Outcome::Unknown { "this host cannot check" } else { "no connection" };
+    (outcome, format!("{whose}: {what}: {error}"))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn run(outcomes: &str) -> Vec<Option<bool>> {
-        let mut judge = Judge { healthy: None, good: 0, bad: 0 };
-        outcomes
-            .chars()
-            .map(|c| {
-                let outcome = match c {
-                    '+' => Outcome::Good,
-                    '-' => Outcome::Bad,
-                    _ => Outcome::Unknown,
-                };
-                judge.hear(outcome, 2, 3);
-                judge.healthy
-            })
-            .collect()
-    }
-
-    #[test]
-    fn falls_and_rises_as_configured() {
-        assert_eq!(run("---").last(), Some(&Some(false)));
-        assert_eq!(run("--").last(), Some(&None));
-        assert_eq!(run("+--+--").last(), Some(&Some(true)));
-        assert_eq!(run("---+").last(), Some(&Some(false)));
-        assert_eq!(run("---++").last(), Some(&Some(true)));
-    }
-
-    #[test]
-    fn a_checker_in_trouble_fells_nobody() {
-        assert_eq!(run("+????????").last(), Some(&Some(true)));
-        assert_eq!(run("--??-").last(), Some(&Some(false)), "it does not break a row either");
-        for errno in [libc::EMFILE, libc::ENETUNREACH, libc::ENOBUFS] {
-            assert_eq!(judge_error(&io::Error::from_raw_os_error(errno)), Outcome::Unknown);
-        }
-        for errno in [libc::ECONNREFUSED, libc::EHOSTUNREACH, libc::ETIMEDOUT] {
-            assert_eq!(judge_error(&io::Error::from_raw_os_error(errno)), Outcome::Bad);
-        }
-    }
-
-    #[test]
-    fn jitter_stays_below_its_bound() {
-        let mut round = 1;
-        let all: Vec<Duration> = (0..100).map(|_| jitter(Duration::from_secs(1), &mut round)).collect();
-        assert!(all.iter().all(|one| *one < Duration::from_secs(1)));
-        assert!(all.iter().max() > all.iter().min());
-    }
-
-    #[tokio::test]
-    async fn a_listener_is_found_and_its_absence_too() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let to = listener.local_addr().unwrap();
-        assert_eq!(connect(to, Duration::from_secs(2)).await.0, Outcome::Good);
-        drop(listener);
-        assert_eq!(connect(to, Duration::from_secs(2)).await.0, Outcome::Bad);
-    }
-}
+mod tests;

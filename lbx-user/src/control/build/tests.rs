@@ -40,6 +40,7 @@ fn link(index: u32, name: &str, master: Option<u32>) -> Link {
         mac: [2, 0, 0, 0, 0, index as u8],
         mtu: 1500,
         up: true,
+        carrier: true,
         xdp: None,
         vlans: vec![PortVlan { id: 10, pvid: true, untagged: true }],
         learning: true,

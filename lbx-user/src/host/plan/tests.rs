@@ -21,6 +21,7 @@ fn link(index: u32, name: &str, kind: Kind, master: Option<u32>) -> Link {
         mac: [2, 0, 0, 0, 0, index as u8],
         mtu: 1500,
         up: true,
+        carrier: true,
         xdp: None,
         vlans: Vec::new(),
         learning: true,
