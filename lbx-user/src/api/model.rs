@@ -11,6 +11,7 @@ mod queue;
 mod request;
 mod state;
 mod target;
+mod weigh;
 
 pub use explain::{Step, WhyFlow, WhyFlowQuery, WhyWeight, WhyWeightQuery};
 pub use load::{Load, Measured, VmLoad};
@@ -25,6 +26,7 @@ pub use target::{
     Sampled, ServiceCounters, ServiceStats, Stats, Table, Target, TargetStats, Targets, WeightRow, Weights,
     Wish,
 };
+pub use weigh::Weighed;
 
 use serde::{Deserialize, Serialize};
 

@@ -2,6 +2,8 @@
 //!
 //! Pure: readings and states go in. Who writes is [`super::reconcile`].
 
+pub mod tell;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 

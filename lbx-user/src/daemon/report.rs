@@ -55,6 +55,7 @@ impl Core {
 
     fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
+        notes.extend(self.weigher.notes());
         notes.extend(
             self.failed.iter().map(|text| format!("the datapath does not follow the config: {text}")),
         );
@@ -173,6 +174,11 @@ impl Core {
         for row in &mut answer.weights {
             let name = format!("{}/{}", row.service, row.target);
             row.overridden = self.book.weight_override(&name).is_some();
+            row.scale = self.scale(&name, row.configured);
+            if let Some(told) = self.weigher.explained(&row.service, &name) {
+                row.wished = Some(told.inputs.configured * told.wanted);
+                row.held = Some(told.held.name().to_owned());
+            }
         }
         Ok(answer)
     }
@@ -208,6 +214,7 @@ impl Core {
         answer.overridden = self.book.weight_override(&answer.target).is_some();
         let service = answer.target.split_once('/').map_or("", |(service, _)| service);
         answer.repair = self.reconciler.repair(service).map(repair);
+        self.tell_weight(&mut answer);
         if answer.overridden {
             let text = "the operator overrides the configured weight (`lbx set weight .. --clear` ends it)";
             answer.steps.push(model::Step { step: "override".to_owned(), text: text.to_owned() });

@@ -58,7 +58,7 @@ impl Core {
         Ok(Changed { target: Some(name), changed, now })
     }
 
-    fn configured_weight(&self, name: &str) -> u32 {
+    pub(super) fn configured_weight(&self, name: &str) -> u32 {
         let targets = self.config.services.iter().flat_map(|service| {
             service
                 .targets

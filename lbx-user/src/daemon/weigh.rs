@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::core::Core;
+use crate::api::model::{Step, WhyWeight};
 use crate::config::{Service, Weighing};
 use crate::control::build;
 use crate::control::resolve::Found;
-use crate::control::weigher::{News, Seen};
+use crate::control::weigher::{self, News, Seen, tell::Told};
 
 impl Core {
     /// When to look at readings next; `None` while no service follows them.
@@ -116,6 +117,40 @@ impl Core {
             }
         }
         Ok(())
+    }
+}
+
+/// What the API says.
+impl Core {
+    /// Units of the maps for one of a target's configured weight.
+    pub(super) fn scale(&self, target: &str, configured: u64) -> Option<f64> {
+        let weight = self.configured_weight(target);
+        (weight > 0).then(|| configured as f64 / f64::from(weight))
+    }
+
+    /// Adds to an explanation how the weight follows what is measured, if it does.
+    pub(super) fn tell_weight(&self, answer: &mut WhyWeight) {
+        answer.scale = self.scale(&answer.target, answer.configured);
+        let (name, _) = answer.target.split_once('/').unwrap_or_default();
+        let Some(service) = self.config.service(name) else { return };
+        let Some(explained) = self.weigher.explained(name, &answer.target) else { return };
+        let told = Told {
+            explained,
+            answer: self.weigher.availability(&answer.target),
+            formula: weigher::formula(service, &self.config.weights),
+            weights: &self.config.weights,
+            now: Instant::now(),
+        };
+        answer.weighed = Some(told.values());
+        let mut steps = told.steps();
+        if let Some(scale) = answer.scale.filter(|scale| *scale > 1.0) {
+            let text =
+                format!("the maps hold {scale} for each 1 of the config, so that weights can move finely");
+            steps.push(Step { step: "scale".to_owned(), text });
+        }
+        // Between what is configured and what is in force.
+        let at = answer.steps.iter().position(|step| step.step == "weight").unwrap_or(answer.steps.len());
+        answer.steps.splice(at..at, steps);
     }
 }
 

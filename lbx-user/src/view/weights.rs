@@ -72,6 +72,9 @@ impl View<'_> {
             state: state.name().to_owned(),
             weight,
             configured,
+            scale: None,
+            wished: None,
+            held: None,
             overridden: false,
             share: if state.takes_new() { part(weight, sums.0) } else { 0.0 },
             slots: held,
@@ -123,7 +126,7 @@ impl View<'_> {
         if row.weight == row.configured {
             step("weight", format!("{} in force", row.weight));
         } else {
-            step("weight", format!("{} in force instead: an owner wishes it", row.weight));
+            step("weight", format!("{} in force instead", row.weight));
         }
         let percent = |share: f64| format!("{:.2} %", share * 100.0);
         if row.share > 0.0 {

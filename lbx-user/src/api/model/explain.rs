@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::target::{Flow, Repair, Wish};
+use super::weigh::Weighed;
 
 /// The query of GET /v1/why/flow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,10 +80,16 @@ pub struct WhyWeightQuery {
 pub struct WhyWeight {
     /// The target by its full name.
     pub target: String,
-    /// The configured weight.
+    /// The configured weight, in units of the maps.
     pub configured: u64,
-    /// The weight in force.
+    /// The weight in force, in units of the maps.
     pub weight: u64,
+    /// Units of the maps for one of a configured weight (only from the daemon).
+    #[serde(default)]
+    pub scale: Option<f64>,
+    /// How it follows what is measured (only from the daemon, for adaptive services).
+    #[serde(default)]
+    pub weighed: Option<Weighed>,
     /// The operator overrides it.
     pub overridden: bool,
     /// The state now.

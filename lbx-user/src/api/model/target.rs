@@ -155,10 +155,21 @@ pub struct WeightRow {
     pub target: String,
     /// The state now.
     pub state: String,
-    /// The weight in force, over all queues.
+    /// The weight in force, over all queues, in units of the maps.
     pub weight: u64,
-    /// The configured one.
+    /// The configured one, in the same.
     pub configured: u64,
+    /// Units of the maps for one of a configured weight: more than 1 with several queues, and for adaptive services
+    /// (only from the daemon).
+    #[serde(default)]
+    pub scale: Option<f64>,
+    /// The weight that follows from measuring, before bounds and steps, in units of the config (only from the daemon,
+    /// for adaptive services).
+    #[serde(default)]
+    pub wished: Option<f64>,
+    /// What keeps it from that; `no` if nothing does.
+    #[serde(default)]
+    pub held: Option<String>,
     /// The operator overrides it (only from the daemon).
     pub overridden: bool,
     /// Its part of the weights of the targets that take new flows; 0 for one that does not.
