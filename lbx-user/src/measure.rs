@@ -10,5 +10,6 @@ pub mod host;
 pub mod load;
 pub mod queue;
 pub mod rate;
+pub mod steered;
 pub mod take;
 pub mod vm;

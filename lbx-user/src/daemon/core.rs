@@ -27,6 +27,7 @@ use crate::measure::board::Shared as Board;
 use crate::measure::health;
 use crate::measure::load::Samplers;
 use crate::measure::queue::Sampler;
+use crate::measure::steered::Steered;
 
 /// How the daemon was started, or attached since.
 #[derive(Debug, Clone, Copy, Default)]
@@ -55,6 +56,8 @@ pub struct Core {
     pub book: WishBook,
     /// Weights that follow what is measured.
     pub weigher: Weigher,
+    /// What the datapath itself knows of targets.
+    pub(super) steered: Steered,
     /// VMs by full name of the target.
     pub(super) vms_of_targets: BTreeMap<String, String>,
     /// CPUs of this host.
@@ -119,6 +122,7 @@ impl Core {
             reconciler: Reconciler::default(),
             book,
             weigher: Weigher::default(),
+            steered: Steered::default(),
             vms_of_targets: BTreeMap::new(),
             cpus: super::weigh::cpus(),
             overrides,

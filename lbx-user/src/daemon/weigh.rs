@@ -11,6 +11,7 @@ use crate::config::{Service, Weighing};
 use crate::control::build;
 use crate::control::resolve::Found;
 use crate::control::weigher::{self, News, Seen, tell::Told};
+use crate::measure::steered;
 
 impl Core {
     /// When to look at readings next; `None` while no service follows them.
@@ -21,6 +22,7 @@ impl Core {
 
     /// Looks at readings, and writes the weights that follow.
     pub fn weigh(&mut self) {
+        self.count();
         let news = self.follow();
         let mut failed = false;
         for (service, news) in news {
@@ -37,6 +39,33 @@ impl Core {
         if failed {
             // The whole pass says what is wrong, and is tried again as every other.
             let _ = self.settle();
+        }
+    }
+
+    /// Counts what formulas ask the datapath for.
+    fn count(&mut self) {
+        if !self.steered.is_due(Instant::now()) {
+            return;
+        }
+        let adaptive = || self.config.services.iter().filter(|one| one.weights == Weighing::Adaptive);
+        let formulas = || adaptive().map(|service| weigher::formula(service, &self.config.weights));
+        let asked = |name: &&&str| formulas().any(|one| one.names().iter().any(|known| known == **name));
+        let names: Vec<&str> = steered::NAMES.iter().filter(asked).copied().collect();
+        if names.is_empty() {
+            return;
+        }
+        let each = adaptive().flat_map(|service| {
+            let placed = self.reconciler.placed(&service.name);
+            placed.iter().zip(&service.targets).map(|((index, _), target)| {
+                let name = format!("{}/{}", service.name, target.name());
+                steered::Of { weight: self.book.weight(&name, target.weight), name, index: *index }
+            })
+        });
+        let of: Vec<steered::Of> = each.collect();
+        if let Err(error) =
+            self.steered.look(self.datapath.maps(), &of, &names, self.config.weights.stale_after, &self.board)
+        {
+            tracing::warn!("cannot count flows and packets: {error}");
         }
     }
 

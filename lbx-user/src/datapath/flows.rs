@@ -220,6 +220,26 @@ impl Maps {
         Ok(counts)
     }
 
+    /// Open flows of the first `most` targets, by index: a count that looks at no more than it needs.
+    pub fn open_flows(&self, most: u32) -> Result<Vec<u64>> {
+        let view = self.view()?;
+        let mut open = vec![0; most as usize];
+        for bucket in 0..self.flows.len() {
+            for way in 0..WAYS {
+                let Some(entry) = self.entry(bucket, way) else { continue };
+                if class_index(entry.flags) == IdleClass::Closed as usize
+                    || expired(&entry, view.epoch, &view.control.idle)
+                {
+                    continue;
+                }
+                if let Some(sum) = open.get_mut(entry.target.target() as usize) {
+                    *sum += 1;
+                }
+            }
+        }
+        Ok(open)
+    }
+
     /// Frees the flows of a target. Answers how many.
     pub fn clear_flows_of(&self, target: u32) -> Result<u64> {
         self.free_where(|entry, _| entry.target.target() == target)

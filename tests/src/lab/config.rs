@@ -16,6 +16,8 @@ pub struct File {
     pub flows: Option<u32>,
     /// `timeouts.learn`, where it is not the default.
     pub learn: Option<&'static str>,
+    /// Further lines at the top, such as `[weights]` with its keys.
+    pub top: String,
     /// The services.
     pub services: Vec<Service>,
 }
@@ -43,6 +45,8 @@ pub struct Service {
     pub bypass_filters: bool,
     /// Whether targets are probed by TCP, quickly.
     pub health: bool,
+    /// Further keys, a line each.
+    pub keys: String,
     /// Its targets.
     pub targets: Vec<Target>,
 }
@@ -63,13 +67,13 @@ pub struct Target {
 impl File {
     /// For stand-ins: with `xdp = "auto"` and a small flow table.
     pub fn new(services: Vec<Service>) -> Self {
-        Self { xdp: "auto", flows: Some(65_536), learn: None, services }
+        Self { xdp: "auto", flows: Some(65_536), learn: None, top: String::new(), services }
     }
 
     /// For guests: native XDP on the uplink, and lbx decides about delivery.
     pub fn of_guests(services: Vec<Service>) -> Self {
         let services = services.into_iter().map(|service| Service { deliver: "auto", ..service }).collect();
-        Self { xdp: "native", flows: None, learn: None, services }
+        Self { xdp: "native", flows: None, learn: None, top: String::new(), services }
     }
 
     /// With a choice of front-end.
@@ -87,6 +91,7 @@ impl File {
         if let Some(learn) = self.learn {
             let _ = writeln!(out, "[timeouts]\nlearn = \"{learn}\"\n");
         }
+        let _ = writeln!(out, "{}", self.top);
         let _ = writeln!(out, "[[switch]]\nname = \"br0\"\nuplinks = [\"up0\"]\nxdp = \"{}\"\n", self.xdp);
         self.services.iter().for_each(|service| service.write(&mut out));
         out
@@ -107,6 +112,7 @@ impl Service {
             no_target: "reject",
             bypass_filters: false,
             health: false,
+            keys: String::new(),
             targets,
         }
     }
@@ -144,7 +150,7 @@ impl Service {
         if self.bypass_filters {
             out.push_str("bypass_filters = true\n");
         }
-        out.push('\n');
+        let _ = writeln!(out, "{}", self.keys);
         for target in &self.targets {
             let _ = writeln!(
                 out,

@@ -15,6 +15,11 @@ use crate::control::unix_now;
 use crate::datapath::table_of;
 
 impl Reconciler {
+    /// Indices and generations of a service's targets, as written last; empty if it was not.
+    pub fn placed(&self, service: &str) -> &[(u16, u8)] {
+        self.placed.get(service).map_or(&[], |(_, targets)| targets)
+    }
+
     /// Makes the maps have a service's weights, and its table the shares that follow. `false`: what else the
     /// service is has to be written first, by [`Reconciler::apply`].
     ///
