@@ -37,7 +37,7 @@ pub struct Reconciler {
     built: BTreeMap<String, Vec<Entry>>,
     repairs: BTreeMap<String, Repair>,
     addresses: Option<Vec<AddressSpec>>,
-    /// Where a service and its targets are: index; index and generation of each.
+    /// Where services and targets are (index; index and generation), since the last whole pass.
     placed: BTreeMap<String, (u16, Vec<(u16, u8)>)>,
     /// Tables as they are in the maps, so that a change of weights need not read them again.
     kept: BTreeMap<String, Table>,
@@ -67,7 +67,6 @@ impl Reconciler {
     /// The first write that failed, or what did not fit. What was written before it stays: every prefix of
     /// the writes leaves the datapath working, and the next pass goes on from there.
     pub fn apply(&mut self, store: &mut impl Store, want: &Desired) -> Result<Outcome> {
-        // Known again once all is done.
         self.placed.clear();
         let mut pass = Pass::adopt(store)?;
         pass.number_switches(want)?;
