@@ -67,7 +67,7 @@ impl FlowKey {
         u16::from_be_bytes([b[2], b[3]])
     }
 
-    /// The keyed hash. Bits 0-31 pick the table slot, bits 42-63 the first bucket, bits 20-41 the second;
+    /// The keyed hash. Both halves together pick the table slot, bits 42-63 the first bucket, bits 20-41 the second;
     /// the whole is the fingerprint (64 bits, of which the bucket is implied by the place). Never 0.
     #[inline(always)]
     pub fn hash(&self, secret: &Secret) -> u64 {
@@ -116,11 +116,17 @@ impl FlowKey {
     }
 }
 
-/// Index into a table of `len` slots by the low half of the hash, without a division:
-/// the high word of a 32 × 32 multiplication (Lemire, "Fast random integer generation in an interval", 2019).
+/// Index into a table of `len` slots by the low half of the hash, without a division: the high word of a 32 × 32
+/// multiplication (Lemire, "Fast random integer generation in an interval", 2019).
+///
+/// Folded and multiplied before: each half of the hash is linear in every word of the key, so the ports that a client
+/// takes one after the other lie evenly spaced on its circle, and under a few secrets crowd on a few places of it.
+/// Shares of 6000 such flows were then off by up to 4 points, where chance alone allows 2.5.
 #[inline(always)]
 pub const fn slot(hash: u64, len: u32) -> u32 {
-    (((hash & 0xffff_ffff) * len as u64) >> 32) as u32
+    let folded = (hash ^ (hash >> 32)) as u32;
+    let mixed = (folded ^ (folded >> 15)).wrapping_mul(0x9E37_79B1);
+    ((mixed as u64 * len as u64) >> 32) as u32
 }
 
 /// The hash for the `n`-th re-hash of a flow whose slot names a target that takes no new flows.
@@ -129,4 +135,52 @@ pub const fn rehash(hash: u64, n: u32) -> u64 {
     // An odd multiplier per round permutes the 64-bit space; folding brings the high half down.
     let mixed = (hash ^ (n as u64)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     mixed ^ (mixed >> 29)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Marsaglia's xorshift64.
+    fn next(state: &mut u64) -> u64 {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        *state
+    }
+
+    /// The largest error, in points, of the shares of three tenths and seven tenths that every other port of three
+    /// clients gets.
+    fn error(secret: &Secret) -> f64 {
+        let mut of_three = 0;
+        for client in 0..3_u32 {
+            for port in (20_000..24_000).step_by(2) {
+                let key = FlowKey {
+                    src: Ip::v4((0x0a4d_00c9 + client).to_be()),
+                    dst: Ip::v4(0xc000_020a_u32.to_be()),
+                    ports: ports(port, 80),
+                    scope: scope(6, 0, 0),
+                };
+                // A Maglev table scatters its targets; here a slot's own number is scattered instead.
+                let slot = u64::from(slot(key.hash(secret), 65_537));
+                let scattered = slot.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+                of_three += u32::from(scattered % 10 < 3);
+            }
+        }
+        (f64::from(of_three) / 6000.0 - 0.3).abs() * 100.0
+    }
+
+    #[test]
+    fn ports_in_a_row_get_their_shares_under_every_secret() {
+        let mut state = 88_172_645_463_325_252;
+        for q in 2..200 {
+            let mut secret: Secret = std::array::from_fn(|_| next(&mut state));
+            let random = error(&secret);
+            // Steps of two ports, of which this many come to a whole turn: one half of the hash has as many values.
+            secret[4] = u64::MAX / (512 * q);
+            let unlucky = error(&secret);
+            // Five standard deviations of 6000 flows are 3 points.
+            assert!(random < 3.0 && unlucky < 3.0, "q {q}: {random:.2} and {unlucky:.2} points");
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! Stand-ins: the guest's server in a namespace, behind a veth that is a port of the host's bridge.
 
+use std::process::Command;
+
 use anyhow::Result;
 
 use super::netns::Netns;
@@ -23,7 +25,22 @@ pub(super) fn connect(host: &Netns, ns: &Netns, port: &str, mac: [u8; 6], mtu: u
     // Frames redirected into `port` by XDP arrive only if the other end runs NAPI, and `port` is a redirect target
     // only if the other end asked for that before `port` came up (veth_open, drivers/net/veth.c).
     Offloads { gro: Some(true), ..Offloads::default() }.apply(ns, "eth0")?;
+    steer_by_flow(ns)?;
     tools::ip(host, &[format!("link set {port} master br0 up")])
+}
+
+/// Has each flow received on one CPU, as a NIC with RSS does. A veth receives a frame on whatever CPU its sender ran
+/// on, so that the ACK of a handshake and the data behind it meet on two; the kernel's lookup of a connection may then
+/// find neither the request nor the socket that takes its place, and the server answers with RST (inet_ehash_insert in
+/// net/ipv4/inet_hashtables.c, seen on Linux 6.18 once in some 100,000 connections, with and without lbx).
+fn steer_by_flow(ns: &Netns) -> Result<()> {
+    // All CPUs that there may be: the kernel takes those that are there.
+    let queue = "/sys/class/net/eth0/queues/rx-0/rps_cpus";
+    let cpus = std::thread::available_parallelism()?.get();
+    let mask = u64::MAX >> (64 - cpus.min(64));
+    // /sys shows the devices of the namespace it was mounted in, which `ip netns exec` sees to.
+    let write = format!("echo {mask:x} > {queue}");
+    tools::run(Command::new("ip").args(["netns", "exec", ns.name(), "sh", "-c", &write])).map(|_| ())
 }
 
 /// Starts the server, which configures the namespace as it would a guest.
