@@ -17,10 +17,12 @@ pub mod wishes;
 mod index;
 #[cfg(test)]
 mod reconcile_tests;
+mod rings;
 #[cfg(test)]
 mod testing;
 
 pub use index::{Names, map_name};
+pub use rings::RingsByPort;
 
 /// Seconds since 1970.
 pub fn unix_now() -> u64 {

@@ -10,6 +10,7 @@ use lbx_tests::lab::config::{File, Service, guests};
 use lbx_tests::lab::offload::Offloads;
 use lbx_tests::lab::qmp::Qmp;
 use lbx_tests::lab::{Lab, LabSpec, Lbx, VmKind, addr, tools};
+use lbx_user::datapath::{Instance, Maps};
 use serde_json::{Value, json};
 
 /// A frame that nobody sent on purpose may come between: somebody asks for an address.
@@ -110,6 +111,8 @@ fn the_depth_of_a_guests_queue_is_true_to_a_packet() {
     assert_eq!((&idle["vm"], &idle["source"]), (&json!("vm1"), &json!("tap ring")), "{idle}");
     assert_eq!((&idle["targets"], &idle["nic"]), (&json!(["echo/vm1"]), &json!(lab.vms[0].port)), "{idle}");
     let size = number(&idle, "size");
+    let maps = Maps::open_pinned(&Instance::new(Some(&lbx.instance)).unwrap()).unwrap();
+    assert_ne!(maps.target(0).unwrap().ring, 0, "the datapath does not know where the ring is");
     let before = guest_count(&lab);
 
     // Filling: a stopped guest takes nothing. No neighbour's question is to come between, nor the end of a connection.
@@ -187,6 +190,10 @@ fn the_depth_of_a_guests_queue_is_true_to_a_packet() {
     let deadline = Instant::now() + PATIENCE;
     while queue(&lbx).is_some() {
         assert!(Instant::now() < deadline, "the queue of a dead VM is still seen\n{}", lbx.log());
+        sleep(Duration::from_millis(20));
+    }
+    while maps.target(0).unwrap().ring != 0 {
+        assert!(Instant::now() < deadline, "the datapath still has the ring of a dead VM\n{}", lbx.log());
         sleep(Duration::from_millis(20));
     }
     let answer = lbx.json(&["queues"]).unwrap();

@@ -262,7 +262,7 @@ impl Core {
         if let Some(queues) = &mut self.queues {
             queues.watch(watch);
         }
-        Ok(())
+        self.put_rings()
     }
 
     /// Only the states, at once; the tables follow with [`Core::settle`].

@@ -4,8 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::Result;
+use tokio::sync::watch::{Receiver, channel};
+
 use super::core::Core;
 use crate::api::model::{MissingQueues, QueueRow, Queues};
+use crate::control::RingsByPort;
 use crate::measure::queue::{Vnic, Watch};
 use crate::measure::vm;
 
@@ -30,6 +34,24 @@ impl Core {
         }
         vnics.retain(|index, _| self.is_tap(*index));
         Watch { interval: self.config.measure.queues, vnics: vnics.into_values().collect() }
+    }
+
+    /// Tells when rings come or go.
+    pub fn ring_changes(&self) -> Receiver<RingsByPort> {
+        self.queues.as_ref().map_or_else(|| channel(RingsByPort::new()).1, |queues| queues.rings())
+    }
+
+    /// Rings came or went.
+    pub fn rings_changed(&mut self) {
+        if let Err(error) = self.put_rings() {
+            tracing::warn!("targets keep the addresses of rings they had: {error:#}");
+        }
+    }
+
+    /// Enters where the rings are into the targets, and takes out those that are gone.
+    pub(super) fn put_rings(&mut self) -> Result<()> {
+        let rings = self.queues.as_ref().map(|queues| queues.rings().borrow().clone()).unwrap_or_default();
+        self.reconciler.apply_rings(&mut self.datapath.maps(), &rings)
     }
 
     fn is_tap(&self, index: u32) -> bool {

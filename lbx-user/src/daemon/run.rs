@@ -146,6 +146,7 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
     let mut look_at = tokio::time::Instant::now() + LOOK;
     let mut sweep_at = tokio::time::Instant::now() + SWEEP;
     let mut weigh_at = tokio::time::Instant::now();
+    let mut rings = core.ring_changes();
     let mut watching = true;
     loop {
         tokio::select! {
@@ -177,6 +178,7 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
                 core.weigh();
                 weigh_at = tokio::time::Instant::now() + core.weigh_every().unwrap_or(LOOK);
             }
+            Ok(()) = rings.changed() => core.rings_changed(),
             Some(news) = answered.recv() => core.answered(&news.key, news.phase),
             Some((target, news)) = checked.recv() => core.checked(&target, news),
             _ = second.tick() => core.tick(),

@@ -23,6 +23,7 @@ pub struct Queues {
     window: Array<u64>,
     runs: OwnedFd,
     netns: u32,
+    ring_offset: u32,
     // Holds the tracepoint.
     _ebpf: Ebpf,
 }
@@ -32,7 +33,8 @@ impl Queues {
     /// type information, the rights are missing, or reading kernel memory is locked down.
     pub fn load() -> Result<Self> {
         let object = object::measure_object().ok_or(Error::NoObject)?;
-        let words: [u32; OFFSETS] = bytemuck::cast(offsets(&Btf::of_kernel("tun")?)?);
+        let offsets = offsets(&Btf::of_kernel("tun")?)?;
+        let words: [u32; OFFSETS] = bytemuck::cast(offsets);
         let types = aya::Btf::from_sys_fs().map_err(|e| Error::Types(e.to_string()))?;
         let mut loader = EbpfLoader::new();
         loader.btf(Some(&types)).override_global("OFFSETS_OF_MEMBERS", &words, true);
@@ -63,7 +65,18 @@ impl Queues {
         let netns = std::fs::metadata("/proc/thread-self/ns/net")
             .map_err(Error::io("looking at this network namespace"))?
             .ino() as u32;
-        Ok(Self { find, read, watched, rings, arrivals, window, runs, netns, _ebpf: ebpf })
+        Ok(Self {
+            find,
+            read,
+            watched,
+            rings,
+            arrivals,
+            window,
+            runs,
+            netns,
+            ring_offset: offsets.queue_ring,
+            _ebpf: ebpf,
+        })
     }
 
     /// The queues in use of taps of this namespace that a process holds open, or any process; one each, by
@@ -117,6 +130,11 @@ impl Queues {
             sys::trace::run_raw_tracepoint(&self.read, &args).map_err(Error::io("reading rings"))?;
         }
         Ok(())
+    }
+
+    /// Address of the ring (`struct ptr_ring`) of a queue.
+    pub fn ring_of(&self, queue: &Watched) -> u64 {
+        queue.file + u64::from(self.ring_offset)
     }
 
     /// The ring at a place, as [`Queues::read`] last read it.

@@ -19,6 +19,8 @@ mod shown;
 
 use std::time::Instant;
 
+use crate::control::RingsByPort;
+
 pub use sampler::{Sampler, Watch};
 pub use shown::{Queue, Shown};
 
@@ -69,6 +71,11 @@ pub(crate) trait Reader: Send {
     /// # Errors
     /// None could be read.
     fn read(&mut self, now: Instant, samples: &mut Vec<Sample>) -> anyhow::Result<()>;
+
+    /// Addresses of the rings of queue 0, by interface index, if they have changed since they were asked for.
+    fn rings(&mut self) -> Option<RingsByPort> {
+        None
+    }
 
     /// Why there is no sample of a vNIC.
     fn missing(&self, vnic: usize) -> Option<&'static str>;

@@ -7,6 +7,7 @@ use lbx_common::queue::{Found, Ring, Run, Watched, spread};
 
 use super::places::Places;
 use super::{Reader, Sample, Vnic, devices};
+use crate::control::RingsByPort;
 use crate::datapath::{Queues, peak_in};
 
 /// Devices' own counters, and the iterator, are looked at this often.
@@ -20,6 +21,8 @@ pub struct Rings {
     places: Places,
     vnics: Vec<Followed>,
     look_at: Option<Instant>,
+    // Queues were found or let go since somebody asked.
+    changed: bool,
 }
 
 struct Followed {
@@ -51,7 +54,13 @@ impl Rings {
     /// # Errors
     /// The host does not allow it.
     pub fn new() -> Result<Self> {
-        Ok(Self { queues: Queues::load()?, places: Places::default(), vnics: Vec::new(), look_at: None })
+        Ok(Self {
+            queues: Queues::load()?,
+            places: Places::default(),
+            vnics: Vec::new(),
+            look_at: None,
+            changed: true,
+        })
     }
 
     /// Looks where the queues of these vNICs are, and watches them.
@@ -87,6 +96,7 @@ impl Rings {
             one.missing = Some("no process holds its tap open");
             return Ok(());
         }
+        self.changed = true;
         let Some(run) = self.places.take(found.len() as u32) else {
             one.missing = Some("too many queues are watched already");
             return Ok(());
@@ -107,6 +117,7 @@ impl Rings {
     fn let_go(&mut self, n: usize) -> Result<()> {
         let one = &mut self.vnics[n];
         let Some(run) = one.run.take() else { return Ok(()) };
+        self.changed = true;
         if let Some(first) = one.watched.first() {
             self.queues.uncount(first.at.dev)?;
         }
@@ -239,6 +250,17 @@ impl Reader for Rings {
             }
         }
         Ok(())
+    }
+
+    fn rings(&mut self) -> Option<RingsByPort> {
+        if !std::mem::take(&mut self.changed) {
+            return None;
+        }
+        let first = |one: &Followed| {
+            let queue = one.watched.first().filter(|queue| queue.at.queue == 0)?;
+            Some((one.vnic.ifindex, self.queues.ring_of(&queue.at)))
+        };
+        Some(self.vnics.iter().filter_map(first).collect())
     }
 
     fn missing(&self, vnic: usize) -> Option<&'static str> {

@@ -5,10 +5,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use super::counted::{self, Counted};
 use super::rings::Rings;
 use super::shown::{Queue, Shown, Total};
 use super::{Reader, Sample, Vnic};
+use crate::control::RingsByPort;
 use crate::datapath::Instance;
 use crate::measure::board::{Reading, Shared as Board};
 use crate::measure::catalogue::{About, Metric, find};
@@ -32,6 +35,7 @@ pub struct Watch {
 pub struct Sampler {
     orders: Sender<Watch>,
     shown: Arc<Mutex<Shown>>,
+    rings: watch::Receiver<RingsByPort>,
     last: Watch,
 }
 
@@ -44,9 +48,10 @@ impl Sampler {
         let (orders, received) = channel();
         let shown = Arc::new(Mutex::new(Shown::default()));
         let own = Arc::clone(&shown);
-        let run = move || Loop::new(instance, board, own).run(&received);
+        let (tell, rings) = watch::channel(RingsByPort::new());
+        let run = move || Loop::new(instance, board, own, tell).run(&received);
         std::thread::Builder::new().name("lbx-queues".to_owned()).spawn(run)?;
-        Ok(Self { orders, shown, last: Watch::default() })
+        Ok(Self { orders, shown, rings, last: Watch::default() })
     }
 
     /// Watches this from now on.
@@ -54,6 +59,11 @@ impl Sampler {
         if self.last != watch && self.orders.send(watch.clone()).is_ok() {
             self.last = watch;
         }
+    }
+
+    /// Where the rings are, as they come and go.
+    pub fn rings(&self) -> watch::Receiver<RingsByPort> {
+        self.rings.clone()
     }
 
     /// What was last seen.
@@ -86,6 +96,7 @@ struct Loop {
     instance: Instance,
     board: Board,
     shown: Arc<Mutex<Shown>>,
+    tell: watch::Sender<RingsByPort>,
     watch: Watch,
     vnics: Vec<Arc<Vnic>>,
     reader: Option<Box<dyn Reader>>,
@@ -96,11 +107,17 @@ struct Loop {
 }
 
 impl Loop {
-    fn new(instance: Instance, board: Board, shown: Arc<Mutex<Shown>>) -> Self {
+    fn new(
+        instance: Instance,
+        board: Board,
+        shown: Arc<Mutex<Shown>>,
+        tell: watch::Sender<RingsByPort>,
+    ) -> Self {
         Self {
             instance,
             board,
             shown,
+            tell,
             watch: Watch::default(),
             vnics: Vec::new(),
             reader: None,
@@ -141,6 +158,7 @@ impl Loop {
         if watch.interval.is_none() {
             // The programs go too.
             (self.reader, self.exact, self.retry_at) = (None, false, None);
+            self.tell_rings();
         }
         self.vnics = watch.vnics.iter().cloned().map(Arc::new).collect();
         self.watch = watch;
@@ -157,6 +175,8 @@ impl Loop {
         {
             self.fail(&error);
         }
+        // With nothing left to follow there is no look that would.
+        self.tell_rings();
     }
 
     /// Has a reader: the rings if they can be read, else counters.
@@ -190,6 +210,7 @@ impl Loop {
     /// Reads by another reader from now on, whose counters begin anew.
     fn change(&mut self, mut reader: Box<dyn Reader>) -> anyhow::Result<()> {
         reader.follow(&self.watch.vnics)?;
+        self.tell.send_replace(RingsByPort::new());
         lock(&self.shown).queues.retain(|_, queue| queue.source == reader.source());
         self.reader = Some(reader);
         Ok(())
@@ -208,6 +229,21 @@ impl Loop {
             }
             Err(error) => self.fail(&error),
         }
+        self.tell_rings();
+    }
+
+    /// Says where the rings are now, if that has changed.
+    fn tell_rings(&mut self) {
+        let now = match &mut self.reader {
+            Some(reader) => reader.rings(),
+            None => Some(RingsByPort::new()),
+        };
+        let Some(now) = now else { return };
+        self.tell.send_if_modified(|told| {
+            let changed = *told != now;
+            *told = now;
+            changed
+        });
     }
 
     /// What was seen before stays, and grows old.

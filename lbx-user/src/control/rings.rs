@@ -1,0 +1,56 @@
+//! Where the ring of a target's vNIC is, for programs that read its depth themselves.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use lbx_common::target::Target;
+
+use super::index::Names;
+use super::reconcile::Reconciler;
+use super::store::Store;
+
+/// Addresses of the rings of queue 0, by interface index.
+pub type RingsByPort = BTreeMap<u32, u64>;
+
+impl Reconciler {
+    /// Enters into every target the address of the ring it is behind, or that there is none known.
+    ///
+    /// # Errors
+    /// A store that failed.
+    pub fn apply_rings(&self, store: &mut impl Store, rings: &RingsByPort) -> Result<()> {
+        for index in Names::adopt(store)?.targets.into_values() {
+            let old = store.target(index)?;
+            // Only a VM's own port has a ring; one behind an uplink is not in the list.
+            let ring = rings.get(&old.ifindex).copied().unwrap_or(0);
+            if old.ring != ring {
+                // One word differs, and one word is stored.
+                store.write_target(index, &Target { ring, ..old })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Memory;
+    use super::*;
+
+    #[test]
+    fn targets_know_the_ring_of_their_port_and_lose_it() {
+        let mut store = Memory::default();
+        for (index, (name, ifindex)) in [("web/a", 7), ("web/b", 8), ("api/a", 7)].into_iter().enumerate() {
+            store.write_target_name(index as u16, name).unwrap();
+            let target = Target { ifindex, generation: 1, ..Target::default() };
+            store.write_target(index as u16, &target).unwrap();
+        }
+        let reconciler = Reconciler::default();
+        let rings =
+            |store: &Memory| (0..3).map(|index| store.target(index).unwrap().ring).collect::<Vec<_>>();
+        reconciler.apply_rings(&mut store, &BTreeMap::from([(7, 0xffff_8000), (9, 1)])).unwrap();
+        assert_eq!(rings(&store), [0xffff_8000, 0, 0xffff_8000]);
+        reconciler.apply_rings(&mut store, &BTreeMap::from([(8, 5)])).unwrap();
+        assert_eq!(rings(&store), [0, 5, 0]);
+        assert_eq!(store.target(1).unwrap().ifindex, 8);
+    }
+}
