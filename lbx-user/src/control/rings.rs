@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn targets_know_the_ring_of_their_port_and_lose_it() {
-        let mut store = Memory::default();
+        let mut store = Memory::new();
         for (index, (name, ifindex)) in [("web/a", 7), ("web/b", 8), ("api/a", 7)].into_iter().enumerate() {
             store.write_target_name(index as u16, name).unwrap();
             let target = Target { ifindex, generation: 1, ..Target::default() };
