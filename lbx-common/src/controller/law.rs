@@ -21,7 +21,7 @@ const FORGET: f64 = 20.0;
 /// Bounds of what is learnt.
 const LEARNT: (f64, f64) = (0.02, 4.0);
 /// A queue up to this share of its ring is a burst, not a queue.
-const SHALLOW: f64 = 0.05;
+pub const SHALLOW: f64 = 0.05;
 /// A queue one part in this above [`SHALLOW`] halves the weight.
 const STEEP: f64 = 20.0;
 /// A queue that is gone is forgotten with this time constant, seconds.

@@ -155,7 +155,6 @@ impl Core {
         let instance = self.paths.instance.clone();
         self.host.refresh(&self.config, &instance, self.options.replace, afresh).await?;
         self.tell_samplers();
-        self.weigher.retain(&self.config);
         self.note_vms();
         self.newcomers();
         if self.presence() {
@@ -361,6 +360,7 @@ impl Core {
         let known: BTreeSet<String> =
             self.desired.targets().map(|(service, target)| target.full_name(&service.name)).collect();
         self.forget(&known);
+        self.weigher.retain(&self.config);
         let asked: BTreeSet<Key> = self.asks().into_iter().map(|ask| ask.key).collect();
         self.answers.retain(|key, _| asked.contains(key));
     }

@@ -145,6 +145,7 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut look_at = tokio::time::Instant::now() + LOOK;
     let mut sweep_at = tokio::time::Instant::now() + SWEEP;
+    let alarm = core.board.alarm();
     let mut weigh_at = tokio::time::Instant::now();
     let mut rings = core.ring_changes();
     let mut watching = true;
@@ -174,6 +175,7 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
                     Err(error) => tracing::warn!("{error}"),
                 }
             }
+            () = alarm.notified(), if core.weigh_every().is_some() => core.weigh(),
             () = sleep_until(weigh_at), if core.weigh_every().is_some() => {
                 core.weigh();
                 weigh_at = tokio::time::Instant::now() + core.weigh_every().unwrap_or(LOOK);

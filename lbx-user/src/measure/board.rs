@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
+
 use super::catalogue::{About, Metric};
 
 /// One measured value.
@@ -79,13 +81,26 @@ impl Board {
 
 /// A board that sources write and others read; clones are the same board.
 #[derive(Debug, Clone, Default)]
-pub struct Shared(Arc<Mutex<Board>>);
+pub struct Shared {
+    board: Arc<Mutex<Board>>,
+    alarm: Arc<Notify>,
+}
 
 impl Shared {
+    /// Something was written that does not wait for the next look: a queue grows.
+    pub fn raise(&self) {
+        self.alarm.notify_one();
+    }
+
+    /// What [`Shared::raise`] wakes.
+    pub fn alarm(&self) -> Arc<Notify> {
+        Arc::clone(&self.alarm)
+    }
+
     /// The board, for as long as it is looked at: no waiting, no I/O meanwhile.
     pub fn lock(&self) -> MutexGuard<'_, Board> {
         // A reading is one insert: whoever panicked left no half of one behind.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use lbx_common::controller::law::SHALLOW;
 use tokio::sync::watch;
 
 use super::counted::{self, Counted};
@@ -300,6 +301,10 @@ impl Loop {
                     board.put(metrics.drops, target, reading(drops));
                 }
             }
+        }
+        drop(board);
+        if totals.values().any(|total| total.fill > SHALLOW) {
+            self.board.raise();
         }
     }
 }
