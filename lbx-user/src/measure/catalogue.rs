@@ -71,6 +71,13 @@ pub const METRICS: &[Metric] = {
         metric("host_net", Host, BytesPerSecond, "bytes through the uplinks, both ways"),
         metric("host_disk", Host, BytesPerSecond, "bytes read from and written to disks"),
         metric("host_disk_busy", Host, Share, "time in which the busiest disk had something to do"),
+        metric(
+            "host_memory_bandwidth",
+            Host,
+            BytesPerSecond,
+            "between CPUs and memory, where the CPU counts it",
+        ),
+        metric("host_cache", Host, Bytes, "last-level cache in use, where the CPU counts it"),
         metric("host_paging", Host, BytesPerSecond, "swapped in and out by the host"),
         metric("host_cpu_pressure", Host, Share, "time in which some task waited for a CPU (PSI)"),
         metric("host_memory_pressure", Host, Share, "time in which some task waited for memory (PSI)"),

@@ -3,6 +3,7 @@
 mod disk;
 mod nic;
 mod parse;
+mod resctrl;
 
 use std::io;
 use std::time::Instant;
@@ -34,6 +35,7 @@ impl Host {
         taken.extend(nic::sample(&mut self.counters, files, uplinks, at));
         taken.extend(disk::sample(&mut self.counters, files, at));
         taken.extend(self.pressures(files, at));
+        taken.extend(resctrl::sample(&mut self.counters, files, at));
         taken
     }
 

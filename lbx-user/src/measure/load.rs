@@ -12,7 +12,7 @@ use super::catalogue::About;
 use super::files::System;
 use super::host::{self, Host};
 use super::take::write;
-use super::vm::{self, Vm, Vms};
+use super::vm::{self, Told, Vm, Vms};
 
 /// Drivers are asked for the speed of the uplinks again after this long.
 const SPEED: Duration = Duration::from_secs(30);
@@ -41,12 +41,16 @@ impl Samplers {
     /// No thread could be made.
     pub fn start(every: Duration, board: &Shared) -> io::Result<Self> {
         let (sender, plans) = watch::channel(Plan { every, ..Plan::default() });
+        let told = Told::default();
+        let sampler = Vms::new(told.clone());
         let (of_host, of_vms) = ((plans.clone(), board.clone()), (plans.clone(), board.clone()));
         thread::Builder::new()
             .name("lbx-host-load".into())
             .spawn(move || host_loop(of_host.0, &of_host.1))?;
-        thread::Builder::new().name("lbx-vm-load".into()).spawn(move || vm_loop(of_vms.0, &of_vms.1))?;
-        tokio::spawn(vm::watch_monitors(plans, board.clone()));
+        thread::Builder::new()
+            .name("lbx-vm-load".into())
+            .spawn(move || vm_loop(of_vms.0, &of_vms.1, sampler))?;
+        tokio::spawn(vm::watch_monitors(plans, board.clone(), told));
         Ok(Self(sender))
     }
 
@@ -96,8 +100,7 @@ fn host_loop(mut plans: watch::Receiver<Plan>, board: &Shared) {
     }
 }
 
-fn vm_loop(mut plans: watch::Receiver<Plan>, board: &Shared) {
-    let mut sampler = Vms::default();
+fn vm_loop(mut plans: watch::Receiver<Plan>, board: &Shared, mut sampler: Vms) {
     loop {
         let start = Instant::now();
         let vms = plans.borrow_and_update().vms.clone();

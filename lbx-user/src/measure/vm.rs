@@ -7,6 +7,7 @@ mod threads;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::{Config, Place, Target};
 use crate::host::vm::Process;
@@ -27,6 +28,29 @@ pub struct Vm {
     pub taps: Vec<String>,
     /// A QMP socket that is lbx's alone.
     pub qmp: Option<PathBuf>,
+}
+
+/// The vCPU threads of VMs as their monitors name them: for those whose threads have no names.
+#[derive(Debug, Clone, Default)]
+pub struct Told(Arc<Mutex<Threads>>);
+
+/// Thread ids by process id and start time.
+type Threads = BTreeMap<(u32, u64), Vec<String>>;
+
+impl Told {
+    fn set(&self, vm: (u32, u64), threads: Vec<String>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(vm, threads);
+    }
+
+    fn of(&self, vm: &Vm) -> Vec<String> {
+        let told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.get(&(vm.pid, vm.start_time)).cloned().unwrap_or_default()
+    }
+
+    fn keep(&self, vms: &[Vm]) {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.retain(|key, _| vms.iter().any(|vm| (vm.pid, vm.start_time) == *key));
+    }
 }
 
 /// The VMs of this namespace: every process of root or a configured user that holds a tap.

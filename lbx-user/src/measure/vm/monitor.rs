@@ -4,7 +4,7 @@
 //! Each VM has a task of its own with one command outstanding. A monitor that hangs delays nobody: while its
 //! answer is waited for, the board says for how long already, and the readings before grow old.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::Told;
 use super::balloon::{self, Follow};
 use crate::host::vm::qmp::{Error, Qmp};
 use crate::measure::board::Shared;
@@ -23,6 +24,8 @@ const SOURCE: &str = "qmp";
 const METRICS: [&str; 3] = ["vm_qmp", "vm_memory", "vm_paging"];
 /// A connection that failed is tried again after this long.
 const AGAIN: Duration = Duration::from_secs(2);
+/// vCPUs are asked for again after so many rounds: they can be plugged in.
+const THREADS: u32 = 10;
 
 /// What tells one task from another: if any of it changes, another one is started.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,7 +38,7 @@ struct Key {
 }
 
 /// Talks to the monitors of the plan's VMs until the plan's sender is gone.
-pub async fn watch(mut plans: watch::Receiver<Plan>, board: Shared) {
+pub async fn watch(mut plans: watch::Receiver<Plan>, board: Shared, told: Told) {
     let mut tasks: BTreeMap<Key, JoinHandle<()>> = BTreeMap::new();
     loop {
         let plan = plans.borrow_and_update().clone();
@@ -61,15 +64,8 @@ pub async fn watch(mut plans: watch::Receiver<Plan>, board: Shared) {
             stays
         });
         for key in wanted {
-            let board = board.clone();
-            tasks.entry(key.clone()).or_insert_with(|| tokio::spawn(follow(key, board)));
-        }
-        for vm in plan.vms.iter().filter(|vm| vm.qmp.is_none()) {
-            absent(
-                &board,
-                &vm.name,
-                "no QMP socket of lbx's own (`measure.qmp`; one socket serves one client)",
-            );
+            let (board, told) = (board.clone(), told.clone());
+            tasks.entry(key.clone()).or_insert_with(|| tokio::spawn(follow(key, board, told)));
         }
         if plans.changed().await.is_err() {
             break;
@@ -80,13 +76,19 @@ pub async fn watch(mut plans: watch::Receiver<Plan>, board: Shared) {
     }
 }
 
+/// What is taken of a VM without a socket.
+pub(super) fn without() -> [Taken; 3] {
+    const WHY: &str = "no QMP socket of lbx's own (`measure.qmp`; one socket serves one client)";
+    METRICS.map(|metric| Taken::missing(metric, SOURCE, WHY))
+}
+
 fn absent(board: &Shared, name: &str, why: &str) {
     let taken = METRICS.map(|metric| Taken::missing(metric, SOURCE, why)).to_vec();
     write(board, name, taken, Instant::now(), Duration::ZERO);
 }
 
-async fn follow(key: Key, board: Shared) {
-    let talk = Talk { key: &key, board: &board };
+async fn follow(key: Key, board: Shared, told: Told) {
+    let talk = Talk { key: &key, board: &board, told: &told };
     loop {
         let Err(error) = talk.talk().await;
         absent(&board, &key.name, &format!("{}: {error}", key.socket.display()));
@@ -97,6 +99,13 @@ async fn follow(key: Key, board: Shared) {
 struct Talk<'a> {
     key: &'a Key,
     board: &'a Shared,
+    told: &'a Told,
+}
+
+/// The thread ids in an answer to `query-cpus-fast`, in order; threads of several vCPUs once.
+fn threads(cpus: &Value) -> Vec<String> {
+    let ids = cpus.as_array().into_iter().flatten().filter_map(|cpu| cpu["thread-id"].as_u64());
+    ids.collect::<BTreeSet<u64>>().into_iter().map(|id| id.to_string()).collect()
 }
 
 /// Never: a conversation only ends with an error.
@@ -109,11 +118,17 @@ impl Talk<'_> {
         self.patiently(taken, &METRICS, qmp.greet()).await?;
         self.ask(&mut qmp, "qmp_capabilities", &json!({})).await?;
         let balloon = self.balloon(&mut qmp).await?;
-        let mut told = Follow::default();
+        let (mut told, mut round) = (Follow::default(), 0u32);
         let mut ticks = interval(self.key.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            if round.is_multiple_of(THREADS) {
+                // Without an answer the names of the threads have to do.
+                let cpus = self.willingly(&mut qmp, "query-cpus-fast", &json!({})).await?;
+                self.told.set((self.key.pid, self.key.start_time), threads(&cpus));
+            }
+            round = round.wrapping_add(1);
             let asked = Instant::now();
             self.ask(&mut qmp, "query-status", &json!({})).await?;
             let took = asked.elapsed();
@@ -131,6 +146,14 @@ impl Talk<'_> {
             qmp.answer().await
         };
         self.patiently(&format!("no answer to {command}"), &METRICS, work).await
+    }
+
+    /// The same where a refusal is an answer: null.
+    async fn willingly(&self, qmp: &mut Qmp, command: &str, arguments: &Value) -> Result<Value, Error> {
+        match self.ask(qmp, command, arguments).await {
+            Err(Error::Refused(_)) => Ok(Value::Null),
+            other => other,
+        }
     }
 
     /// Waits for as long as it takes, and says so meanwhile.
@@ -155,18 +178,18 @@ impl Talk<'_> {
     /// Finds the balloon device, and has it ask its guest for statistics if it does not yet.
     async fn balloon(&self, qmp: &mut Qmp) -> Result<Option<String>, Error> {
         for parent in ["/machine/peripheral", "/machine/peripheral-anon"] {
-            let children = self.ask(qmp, "qom-list", &json!({ "path": parent })).await?;
+            let children = self.willingly(qmp, "qom-list", &json!({ "path": parent })).await?;
             let children = children.as_array().map(Vec::as_slice).unwrap_or_default();
             let pairs =
                 children.iter().filter_map(|one| Some((one["name"].as_str()?, one["type"].as_str()?)));
             let Some(name) = balloon::device(pairs) else { continue };
             let path = format!("{parent}/{name}");
             let property = "guest-stats-polling-interval";
-            let now = self.ask(qmp, "qom-get", &json!({ "path": path, "property": property })).await?;
+            let now = self.willingly(qmp, "qom-get", &json!({ "path": path, "property": property })).await?;
             if now.as_u64() == Some(0) {
                 let seconds = self.key.every.as_secs().max(1);
                 let set = json!({ "path": path, "property": property, "value": seconds });
-                self.ask(qmp, "qom-set", &set).await?;
+                self.willingly(qmp, "qom-set", &set).await?;
             }
             return Ok(Some(path));
         }

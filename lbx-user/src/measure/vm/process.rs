@@ -8,8 +8,8 @@ use procfs::FromBufRead;
 use procfs::net::InterfaceDeviceStatus;
 use procfs::process::Io;
 
-use super::Vm;
 use super::threads::{Ran, is_vcpu, schedstat};
+use super::{Told, Vm, monitor};
 use crate::host::vm::start_time;
 use crate::measure::files::Files;
 use crate::measure::rate::Counters;
@@ -20,7 +20,10 @@ const SEARCH: u32 = 10;
 
 /// All VMs, with what is remembered between two looks.
 #[derive(Debug, Default)]
-pub struct Vms(BTreeMap<(u32, u64), Known>);
+pub struct Vms {
+    known: BTreeMap<(u32, u64), Known>,
+    told: Told,
+}
 
 #[derive(Debug, Default)]
 struct Known {
@@ -30,9 +33,15 @@ struct Known {
 }
 
 impl Vms {
+    /// With what monitors tell of threads.
+    pub fn new(told: Told) -> Self {
+        Self { known: BTreeMap::new(), told }
+    }
+
     /// Forgets VMs that are not in the list any more.
     pub fn keep(&mut self, vms: &[Vm]) {
-        self.0.retain(|key, _| vms.iter().any(|vm| (vm.pid, vm.start_time) == *key));
+        self.known.retain(|key, _| vms.iter().any(|vm| (vm.pid, vm.start_time) == *key));
+        self.told.keep(vms);
     }
 
     /// One look at one VM; nothing at all if it has ended. `interfaces`: the counters of this namespace.
@@ -48,23 +57,29 @@ impl Vms {
         if alive != Some(vm.start_time) {
             return Vec::new();
         }
-        let known = self.0.entry((vm.pid, vm.start_time)).or_default();
-        let mut taken = known.vcpus(files, &root, at);
+        let known = self.known.entry((vm.pid, vm.start_time)).or_default();
+        let mut taken = known.vcpus(files, &root, &self.told.of(vm), at);
         taken.push(Taken::new("vm_resident", "status", resident(files, &root).map(Some)));
         taken.push(Taken::new("vm_disk", "io", known.disk(files, &root, at)));
         taken.push(Taken::new("vm_net", "net/dev", known.net(interfaces, &vm.taps, at)));
+        if vm.qmp.is_none() {
+            taken.extend(monitor::without());
+        }
         taken
     }
 }
 
 impl Known {
-    fn vcpus(&mut self, files: &impl Files, root: &str, at: Instant) -> Vec<Taken> {
+    fn vcpus(&mut self, files: &impl Files, root: &str, told: &[String], at: Instant) -> Vec<Taken> {
         const SOURCE: &str = "schedstat";
         let missing = |why: &str| {
             ["vm_vcpus", "vm_cpu", "vm_steal"].map(|metric| Taken::missing(metric, SOURCE, why)).to_vec()
         };
         if self.looks.is_multiple_of(SEARCH) || self.vcpus.is_empty() {
-            let found = threads(files, root);
+            let mut found = threads(files, root);
+            if found.is_empty() {
+                found = told.to_vec();
+            }
             if found != self.vcpus {
                 // Other threads, other sums.
                 self.counters.clear();
@@ -73,7 +88,9 @@ impl Known {
         }
         self.looks = self.looks.wrapping_add(1);
         if self.vcpus.is_empty() {
-            return missing("no thread is named as a vCPU: QEMU wants `-name ..,debug-threads=on`");
+            return missing(
+                "no thread is named as a vCPU: give QEMU `-name ..,debug-threads=on`, or lbx a QMP socket",
+            );
         }
         let mut sum = Ran::default();
         for thread in &self.vcpus {
@@ -225,6 +242,13 @@ mod tests {
         vms.keep(&[]);
         let unnamed = vms.sample(&all, &vm(), &interfaces(0), at(3));
         assert!(value(&unnamed, "vm_cpu").unwrap_err().contains("debug-threads"));
+        // Its monitor knows.
+        let told = Told::default();
+        told.set((7, 42), vec!["8".to_owned()]);
+        vms = Vms::new(told);
+        let by_monitor = vms.sample(&all, &vm(), &interfaces(0), at(4));
+        assert_eq!(value(&by_monitor, "vm_vcpus"), Ok(Some(1.0)));
+        assert!(value(&by_monitor, "vm_qmp").unwrap_err().contains("measure.qmp"));
         // Somebody else has the pid.
         let other = Vm { start_time: 43, ..vm() };
         assert_eq!(vms.sample(&all, &other, &interfaces(0), at(4)), []);
