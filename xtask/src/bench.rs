@@ -25,6 +25,10 @@ pub struct Args {
     /// A tenth of the time: to see that the benches run, not to quote
     #[arg(long)]
     quick: bool,
+    /// Measure the packets of `path` with this pinned XDP program too: another balancer, loaded and configured for
+    /// the services of the bench
+    #[arg(long, value_name = "PIN")]
+    against: Option<PathBuf>,
 }
 
 /// Runs the verb.
@@ -50,6 +54,9 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if args.document {
         cmd = cmd.arg("--document").arg(paths::root().join(DOCUMENT));
+    }
+    if let Some(pin) = &args.against {
+        cmd = cmd.arg("--against").arg(pin);
     }
     if args.quick {
         cmd = cmd.arg("--quick");

@@ -76,7 +76,9 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
         .to_vec(),
     ];
     let mut claims = Vec::new();
-    for size in SIZES {
+    // To look at some of them again and again while changing the datapath.
+    let only = std::env::var("LBX_BENCH_ONLY").unwrap_or_default();
+    for size in SIZES.into_iter().filter(|size| size.name.contains(&only)) {
         let found =
             measure(settings, &size, if size.flows > 1 << 20 { 2.min(loads) } else { loads }, rounds)?;
         rows.push(row(&size, &found));
@@ -98,7 +100,9 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     ));
     claims.push(Claim::at_most("flows: hot bytes of a slot", size_of::<FlowEntry>() as f64, "B", 16.0));
     claims.push(Claim::at_most("flows: cold bytes of a slot", size_of::<ColdFlow>() as f64, "B", 48.0));
-    claims.extend(listing::measure(settings, report)?);
+    if only.is_empty() {
+        claims.extend(listing::measure(settings, report)?);
+    }
     for claim in claims {
         report.claim(claim);
     }

@@ -37,6 +37,13 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
          {times} packets, the reference between them. `bare` is parse, one LRU hash lookup, set the MAC, redirect: \
          no services, no lengths checked, no TCP state, no ageing, no weights, no target states, no counters."
     ));
+    if let Some(pin) = &settings.against {
+        let name = ProgramInfo::from_pin(pin)?.name_as_str().unwrap_or("another program").to_owned();
+        report.say(&format!(
+            "`other` is `{name}` over the same packets, whatever it makes of them; what it puts in front of a packet is \
+             taken off again outside of its time, the time for making that room left out too."
+        ));
+    }
     let mut rows = Vec::new();
     // To look at some of them again and again while changing the datapath.
     let only = std::env::var("LBX_BENCH_ONLY").unwrap_or_default();

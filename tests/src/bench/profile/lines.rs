@@ -100,7 +100,14 @@ impl Lines {
 
 /// The part of a path that is about this workspace, or about a library.
 fn short(path: &str) -> &str {
-    path.find("lbx-").or_else(|| path.find("library/")).map_or(path, |at| &path[at..])
+    let registry = path.split_once("/registry/src/").and_then(|(_, rest)| rest.split_once('/'));
+    if let Some((_, inside)) = registry {
+        return inside;
+    }
+    let begins = |what: &str| {
+        path.starts_with(what).then_some(0).or_else(|| path.find(&format!("/{what}")).map(|at| at + 1))
+    };
+    ["lbx-ebpf/", "lbx-common/", "library/"].into_iter().find_map(begins).map_or(path, |at| &path[at..])
 }
 
 /// The strings of a program's BTF.
@@ -150,4 +157,30 @@ unsafe fn get_info<T>(fd: &OwnedFd, info: &mut T) -> io::Result<()> {
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, OBJ_GET_INFO_BY_FD, &raw const attr, size_of::<Attr>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_short() {
+        assert_eq!(short("/home/a/lbx/lbx-common/src/flow.rs"), "lbx-common/src/flow.rs");
+        assert_eq!(short("lbx-ebpf/src/main.rs"), "lbx-ebpf/src/main.rs");
+        assert_eq!(short("/rustc/0/library/core/src/ptr/mod.rs"), "library/core/src/ptr/mod.rs");
+        assert_eq!(
+            short("/root/.cargo/registry/src/index-0/aya-ebpf-0.2.1/src/lib.rs"),
+            "aya-ebpf-0.2.1/src/lib.rs"
+        );
+        assert_eq!(short("other.c"), "other.c");
+    }
+
+    #[test]
+    fn a_place_ends_where_the_next_begins() {
+        let lines = Lines(vec![(10, 20, "a".into()), (20, 30, "b".into())]);
+        assert_eq!(
+            [9, 10, 19, 20, 29, 30].map(|at| lines.place(at)),
+            [None, Some("a"), Some("a"), Some("b"), Some("b"), None]
+        );
+    }
 }
