@@ -13,6 +13,7 @@ pub mod machine;
 pub mod path;
 pub mod profile;
 pub mod programs;
+pub mod queues;
 pub mod report;
 pub mod samples;
 pub mod table;
@@ -39,11 +40,14 @@ pub enum Name {
     Apps,
     /// Building and repairing Maglev tables.
     Table,
+    /// Looking at the queues of vNICs.
+    Queues,
 }
 
 impl Name {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Path, Self::Profile, Self::Flows, Self::Live, Self::Apps, Self::Table];
+    pub const ALL: [Self; 7] =
+        [Self::Path, Self::Profile, Self::Flows, Self::Live, Self::Apps, Self::Table, Self::Queues];
 }
 
 /// How to measure.
@@ -73,5 +77,6 @@ pub fn run(name: Name, settings: &Settings, report: &mut Report) -> Result<()> {
         Name::Live => live::run(settings, report),
         Name::Apps => apps::run(settings, report),
         Name::Table => table::run(settings, report),
+        Name::Queues => queues::run(settings, report),
     }
 }

@@ -14,7 +14,7 @@ const DOCUMENT: &str = "docs/performance.md";
 /// Arguments of `bench`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The benches to run: path, profile, flows, live, apps, table; without a name all of them
+    /// The benches to run: path, profile, flows, live, apps, table, queues; without a name all of them
     names: Vec<String>,
     /// Write the claims and their values to this file
     #[arg(long, value_name = "FILE")]

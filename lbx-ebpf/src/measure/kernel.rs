@@ -40,19 +40,22 @@ pub fn ring(file: u64, at: &Offsets) -> Ring {
     let ring = file + at.queue_ring as u64;
     let head: u32 = member(ring, at.ring_head);
     let producer: u32 = member(ring, at.ring_producer);
-    let size: u32 = member(ring, at.ring_size);
-    let mut flags = flags::VALID;
-    // Only then is it full, or nearly: what one batch of slots that are not freed yet leaves.
+    let (size, slots) = if at.ring_slots == at.ring_size + 8 {
+        let [size, slots]: [u64; 2] = member(ring, at.ring_size);
+        (size as u32, slots)
+    } else {
+        (member(ring, at.ring_size), member(ring, at.ring_slots))
+    };
+    let taken = |slot: u32| read::<u64>(slots + 8 * slot as u64) != 0;
     let between = if producer >= head { producer - head } else { producer + size - head };
-    if between == 0 || between + BATCH >= size {
-        let slots: u64 = member(ring, at.ring_slots);
-        let taken = |slot: u32| member::<u64>(slots, slot.wrapping_mul(8)) != 0;
-        if taken(producer) {
-            flags |= flags::NEXT_TAKEN;
+    let mut flags = flags::VALID;
+    if between == 0 {
+        // Of a ring that is full every slot is taken, that which comes next too.
+        if taken(half_on(producer, size)) {
+            flags |= flags::HALF_TAKEN | flags::NEXT_TAKEN;
         }
-        if between == 0 && taken(half_on(producer, size)) {
-            flags |= flags::HALF_TAKEN;
-        }
+    } else if between + BATCH >= size && taken(producer) {
+        flags |= flags::NEXT_TAKEN;
     }
     Ring { head, producer, size, flags }
 }

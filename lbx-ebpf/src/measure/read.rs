@@ -8,6 +8,8 @@ use lbx_common::queue::{MAX_RINGS, Offsets, RINGS_A_RUN, Ring, Watched};
 #[inline(always)]
 pub fn run(first: u64, count: u64) {
     let at = offsets();
+    // The device of the queue before, whose others follow.
+    let mut sure = 0;
     for n in 0..RINGS_A_RUN {
         let index = (first as u32).wrapping_add(n);
         if n as u64 >= count || index >= MAX_RINGS {
@@ -16,7 +18,12 @@ pub fn run(first: u64, count: u64) {
         let (Some(watched), Some(into)) = (WATCHED.get_ptr(index), RINGS.get_ptr_mut(index)) else { return };
         // SAFETY: a non-null value pointer of an array map; user space writes it between runs only.
         let watched = unsafe { *watched };
-        let found = if is_still(&watched, &at) { ring(watched.file, &at) } else { Ring::default() };
+        if watched.tun != sure && is_device(&watched, &at) {
+            sure = watched.tun;
+        }
+        let still =
+            watched.file != 0 && watched.tun == sure && holds(watched.tun, watched.queue, watched.file, &at);
+        let found = if still { ring(watched.file, &at) } else { Ring::default() };
         // SAFETY: as above; nobody else runs this program, and user space reads between runs.
         unsafe { *into = found };
     }
@@ -26,9 +33,13 @@ pub fn run(first: u64, count: u64) {
 /// anything by now, and a queue that is detached keeps its frames but takes no more.
 #[inline(always)]
 pub fn is_still(watched: &Watched, at: &Offsets) -> bool {
-    watched.file != 0
-        && holds(watched.tun, watched.queue, watched.file, at)
-        && member::<u64>(watched.tun, at.tun_dev) == watched.dev
+    watched.file != 0 && is_device(watched, at) && holds(watched.tun, watched.queue, watched.file, at)
+}
+
+/// Whether the device is still the one with that interface index.
+#[inline(always)]
+fn is_device(watched: &Watched, at: &Offsets) -> bool {
+    member::<u64>(watched.tun, at.tun_dev) == watched.dev
         && member::<u32>(watched.dev, at.dev_ifindex) == watched.ifindex
 }
 

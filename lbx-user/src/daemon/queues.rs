@@ -1,7 +1,6 @@
 //! The queues of vNICs: what the sampler watches, and what it saw.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -67,14 +66,18 @@ impl Core {
         };
         let now = Instant::now();
         let late = shown.interval.unwrap_or_default().max(Duration::from_millis(100)) * LATE;
-        let names = |vnic: &Arc<Vnic>| (vnic.targets.clone(), vnic.vm.clone(), vnic.name.clone());
-        let queues = shown.queues.values().map(|queue| {
-            let (targets, vm, nic) = names(&queue.vnic);
-            let age = now.saturating_duration_since(queue.at);
-            QueueRow {
-                targets,
-                vm,
-                nic,
+        let mut answer = Queues {
+            interval_ms: shown.interval.map(millis),
+            cost_us: shown.cost.as_secs_f64() * 1e6,
+            problem: shown.problem.clone(),
+            ..Queues::default()
+        };
+        for seen in &shown.vnics {
+            let (vnic, age) = (&seen.vnic, seen.at.map(|at| now.saturating_duration_since(at)));
+            answer.queues.extend(seen.queues.iter().map(|queue| QueueRow {
+                targets: vnic.targets.clone(),
+                vm: vnic.vm.clone(),
+                nic: vnic.name.clone(),
                 queue: queue.queue,
                 depth: queue.depth,
                 size: queue.size,
@@ -82,22 +85,18 @@ impl Core {
                 rate: queue.rate,
                 drop_rate: queue.drop_rate,
                 drops: queue.drops,
-                age_ms: millis(age),
-                stale: age > late,
-                source: queue.source.to_owned(),
-            }
-        });
-        let missing = shown.missing.values().map(|(vnic, why)| {
-            let (targets, vm, nic) = names(vnic);
-            MissingQueues { targets, vm, nic, why: why.clone() }
-        });
-        Queues {
-            interval_ms: shown.interval.map(millis),
-            cost_us: shown.cost.as_secs_f64() * 1e6,
-            problem: shown.problem.clone(),
-            queues: queues.collect(),
-            missing: missing.collect(),
+                age_ms: age.map_or(0.0, millis),
+                stale: age.is_none_or(|age| age > late),
+                source: seen.source.to_owned(),
+            }));
+            answer.missing.extend(seen.missing.as_ref().map(|why| MissingQueues {
+                targets: vnic.targets.clone(),
+                vm: vnic.vm.clone(),
+                nic: vnic.name.clone(),
+                why: why.clone(),
+            }));
         }
+        answer
     }
 }
 

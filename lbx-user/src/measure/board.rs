@@ -31,51 +31,64 @@ impl Reading {
 /// The last reading of each metric, by what it is about: nothing (the host), a VM or a target.
 #[derive(Debug, Clone, Default)]
 pub struct Board {
-    readings: BTreeMap<(About, String), BTreeMap<&'static str, Reading>>,
-    missing: BTreeMap<(About, String), BTreeMap<&'static str, String>>,
+    readings: Notes<Reading>,
+    missing: Notes<String>,
+}
+
+/// Something noted for each metric, by name and by what it is about: found without making a key.
+type Notes<T> = BTreeMap<About, BTreeMap<String, BTreeMap<&'static str, T>>>;
+
+fn note<T>(notes: &mut Notes<T>, metric: &Metric, name: &str, value: T) {
+    let all = notes.entry(metric.about).or_default();
+    match all.get_mut(name) {
+        Some(own) => drop(own.insert(metric.name, value)),
+        None => drop(all.insert(name.to_owned(), BTreeMap::from([(metric.name, value)]))),
+    }
+}
+
+fn noted<'a, T>(notes: &'a Notes<T>, about: About, name: &str) -> Option<&'a BTreeMap<&'static str, T>> {
+    notes.get(&about)?.get(name)
 }
 
 impl Board {
     /// Notes a reading. `name` is the VM or the target; of the host it is empty.
     pub fn put(&mut self, metric: &Metric, name: &str, reading: Reading) {
-        let about = (metric.about, name.to_owned());
-        if let Some(missing) = self.missing.get_mut(&about) {
+        if let Some(missing) = self.missing.get_mut(&metric.about).and_then(|all| all.get_mut(name)) {
             missing.remove(metric.name);
         }
-        self.readings.entry(about).or_default().insert(metric.name, reading);
+        note(&mut self.readings, metric, name, reading);
     }
 
     /// Notes why there is no (new) reading. The last one stays, and grows old.
     pub fn miss(&mut self, metric: &Metric, name: &str, why: String) {
-        self.missing.entry((metric.about, name.to_owned())).or_default().insert(metric.name, why);
+        note(&mut self.missing, metric, name, why);
     }
 
     /// Why the last reading is not newer, or why there is none.
     pub fn why_missing(&self, metric: &Metric, name: &str) -> Option<&str> {
-        self.missing.get(&(metric.about, name.to_owned()))?.get(metric.name).map(String::as_str)
+        noted(&self.missing, metric.about, name)?.get(metric.name).map(String::as_str)
     }
 
     /// The last reading, however old.
     pub fn get(&self, metric: &Metric, name: &str) -> Option<Reading> {
         let name = if metric.about == About::Host { "" } else { name };
-        self.readings.get(&(metric.about, name.to_owned()))?.get(metric.name).copied()
+        noted(&self.readings, metric.about, name)?.get(metric.name).copied()
     }
 
     /// All readings about one thing, by the names of their metrics.
     pub fn all(&self, about: About, name: &str) -> impl Iterator<Item = (&'static str, Reading)> {
-        let found = self.readings.get(&(about, name.to_owned()));
-        found.into_iter().flatten().map(|(metric, reading)| (*metric, *reading))
+        noted(&self.readings, about, name).into_iter().flatten().map(|(metric, reading)| (*metric, *reading))
     }
 
     /// The names of the VMs or targets with readings.
     pub fn names(&self, about: About) -> impl Iterator<Item = &str> {
-        self.readings.keys().filter(move |(what, _)| *what == about).map(|(_, name)| name.as_str())
+        self.readings.get(&about).into_iter().flat_map(BTreeMap::keys).map(String::as_str)
     }
 
     /// Forgets what is gone: whatever `keep` does not want.
     pub fn retain(&mut self, about: About, keep: impl Fn(&str) -> bool) {
-        self.readings.retain(|(what, name), _| *what != about || keep(name));
-        self.missing.retain(|(what, name), _| *what != about || keep(name));
+        self.readings.entry(about).or_default().retain(|name, _| keep(name));
+        self.missing.entry(about).or_default().retain(|name, _| keep(name));
     }
 }
 

@@ -21,8 +21,9 @@ use std::time::Instant;
 
 use crate::control::RingsByPort;
 
+pub use devices::room;
 pub use sampler::{Sampler, Watch};
-pub use shown::{Queue, Shown};
+pub use shown::{Queue, Seen, Shown};
 
 /// A vNIC of this host that targets are behind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +67,7 @@ pub(crate) trait Reader: Send {
     /// These are the vNICs to read from now on. Counters of one that stays go on.
     fn follow(&mut self, vnics: &[Vnic]) -> anyhow::Result<()>;
 
-    /// Reads every queue that is there.
+    /// Reads every queue that is there, those of a vNIC one after the other.
     ///
     /// # Errors
     /// None could be read.

@@ -1,8 +1,6 @@
 //! Ports, offloads, MTU, filters, VLANs, targets.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use super::Findings;
 use crate::cli::session::Session;
@@ -15,6 +13,7 @@ use crate::host::filters::Source;
 use crate::host::offload;
 use crate::host::plan::{Attach, PortPlan, Role};
 use crate::host::{Kind, Link};
+use crate::measure::queue::room;
 
 /// A tap's ring should hold a burst: the kernel's default.
 const RING: u32 = 500;
@@ -169,7 +168,7 @@ fn mtu(host: &Host, switch: Option<&Link>, link: &Link, found: &mut Findings) {
 }
 
 fn ring(link: &Link, queues: u32, found: &mut Findings) {
-    match tx_queue_length(&link.name) {
+    match room(&link.name) {
         Ok(length) if length < RING => {
             let hint = format!("`ip link set {} txqueuelen 1000`", link.name);
             let text = format!("{length} frames a queue: a burst beyond that is lost");
@@ -234,44 +233,5 @@ fn uplink_vlans(config: &Config, host: &Host, switch: &str, port: &PortPlan, fou
                 format!("not a member of VLAN {vlan}: packets of service {} are dropped", service.name);
             found.fail("vlan", &port.name, text, &format!("`bridge vlan add dev {} vid {vlan}`", port.name));
         }
-    }
-}
-
-/// Frames that an interface's queue holds (SIOCGIFTXQLEN, netdevice(7)).
-fn tx_queue_length(interface: &str) -> io::Result<u32> {
-    // SAFETY: a plain system call without pointers; the result is checked before it is owned.
-    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: `fd` was just returned by socket(2), is open, and nobody else owns it.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    // SAFETY: ifreq is plain old data for which zero is a value.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    if interface.len() >= request.ifr_name.len() {
-        return Err(io::Error::from(io::ErrorKind::InvalidInput));
-    }
-    for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
-        *to = from as libc::c_char;
-    }
-    // SAFETY: SIOCGIFTXQLEN reads the name of the ifreq and writes its ifr_metric (the kernel's ifr_qlen); the
-    // name ends with a zero byte, since it is shorter than its field, and `request` outlives the call.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFTXQLEN as _, &raw mut request) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the call succeeded, so the kernel has written the field; every bit pattern is an integer.
-    Ok(unsafe { request.ifr_ifru.ifru_metric } as u32)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn loopback_has_a_queue_length() {
-        assert!(tx_queue_length("lo").is_ok());
-        assert!(tx_queue_length("no-such-link").is_err());
-        assert!(tx_queue_length("a-name-too-long-for-linux").is_err());
     }
 }

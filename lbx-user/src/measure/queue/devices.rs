@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 /// Counters of a device. Of a tap, `tx` is what goes to the guest, counted when its side takes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,28 +35,34 @@ fn parse(text: &str) -> HashMap<String, Device> {
     text.lines().filter_map(device).collect()
 }
 
-/// Frames that a queue of a tap has room for: the length of its transmit queue.
+/// Frames that an interface's queue has room for (SIOCGIFTXQLEN, netdevice(7)); of a tap, each of its rings.
 ///
 /// # Errors
-/// No such device.
-pub fn room(name: &str) -> io::Result<u32> {
-    let socket = std::net::UdpSocket::bind(("127.0.0.1", 0))
-        .or_else(|_| std::net::UdpSocket::bind(("::", 0)))
-        .or_else(|_| std::net::UdpSocket::bind(("0.0.0.0", 0)))?;
-    // SAFETY: ifreq is plain data, for which all zeros is a value.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    if name.len() >= request.ifr_name.len() {
-        return Err(io::Error::from(io::ErrorKind::InvalidInput));
-    }
-    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *to = from as libc::c_char;
-    }
-    // SAFETY: SIOCGIFTXQLEN reads the name of the ifreq and writes its ifr_qlen; both lie in `request`, which is live.
-    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFTXQLEN, &raw mut request) } < 0 {
+/// No such interface.
+pub fn room(interface: &str) -> io::Result<u32> {
+    // SAFETY: a plain system call without pointers; the result is checked before it is owned.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel has set this field of the union (an int), as the request says.
-    Ok(unsafe { request.ifr_ifru.ifru_metric }.max(0) as u32)
+    // SAFETY: `fd` was just returned by socket(2), is open, and nobody else owns it.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: ifreq is plain old data for which zero is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    if interface.len() >= request.ifr_name.len() {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
+        *to = from as libc::c_char;
+    }
+    // SAFETY: SIOCGIFTXQLEN reads the name of the ifreq and writes its ifr_metric (the kernel's ifr_qlen); the
+    // name ends with a zero byte, since it is shorter than its field, and `request` outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFTXQLEN as _, &raw mut request) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call succeeded, so the kernel has written the field; every bit pattern is an integer.
+    Ok(unsafe { request.ifr_ifru.ifru_metric } as u32)
 }
 
 #[cfg(test)]
@@ -82,6 +88,6 @@ broken: 1 2
     fn this_host_has_a_loopback_device() {
         assert!(read().unwrap().contains_key("lo"));
         assert!(room("lo").is_ok());
-        assert!(room("no-such-device-0").is_err() && room("none0").is_err());
+        assert!(room("no-such-link").is_err() && room("a-name-too-long-for-linux").is_err());
     }
 }

@@ -21,6 +21,7 @@ pub struct Rings {
     places: Places,
     vnics: Vec<Followed>,
     look_at: Option<Instant>,
+    seen: Vec<Ring>,
     // Queues were found or let go since somebody asked.
     changed: bool,
 }
@@ -59,6 +60,7 @@ impl Rings {
             places: Places::default(),
             vnics: Vec::new(),
             look_at: None,
+            seen: Vec::new(),
             changed: true,
         })
     }
@@ -214,28 +216,35 @@ impl Reader for Rings {
         self.queues.read(self.places.len())?;
         for n in 0..self.vnics.len() {
             let Some(run) = self.vnics[n].run else { continue };
-            let rings = (run.first..run.first + run.count).map(|place| self.queues.ring(place));
-            let rings = rings.collect::<Result<Vec<Ring>, _>>()?;
-            if rings.iter().any(|ring| ring.flags == 0) {
+            self.seen.clear();
+            for place in run.first..run.first + run.count {
+                self.seen.push(self.queues.ring(place)?);
+            }
+            if self.seen.iter().any(|ring| ring.flags == 0) {
                 // Gone, or used otherwise: not one of these addresses is to be trusted.
                 self.let_go(n)?;
                 self.vnics[n].missing = Some("its queues have changed");
                 self.vnics[n].search_at = None;
                 continue;
             }
+            // Resized while it was read: the next look is whole again.
+            if self.seen.iter().any(|ring| !ring.is_valid()) {
+                continue;
+            }
             let one = &mut self.vnics[n];
-            for (place, (queue, ring)) in (run.first..).zip(one.watched.iter_mut().zip(rings)) {
-                // Resized while it was read: the next look is whole again.
-                if !ring.is_valid() {
-                    continue;
-                }
+            for (place, (queue, ring)) in (run.first..).zip(one.watched.iter_mut().zip(&self.seen)) {
                 let number = (place - run.first) as usize;
                 let moved = ring.taken_since(&queue.last).unwrap_or(0);
                 queue.taken += u64::from(moved);
                 one.moved[number] = one.moved[number].saturating_add(moved);
-                queue.last = ring;
-                let arrivals = self.queues.arrivals(place)?;
-                queue.drops = arrivals.drops;
+                // Nothing came to a ring that is empty and was not filled.
+                let mut peak = None;
+                if ring.depth() > 0 || ring.producer != queue.last.producer {
+                    let arrivals = self.queues.arrivals(place)?;
+                    queue.drops = arrivals.drops;
+                    peak = peak_in(&arrivals, window);
+                }
+                queue.last = *ring;
                 let first = number == 0;
                 let before = if first { one.before } else { (0, 0) };
                 samples.push(Sample {
@@ -243,7 +252,7 @@ impl Reader for Rings {
                     queue: Some(queue.at.queue),
                     depth: ring.depth(),
                     size: ring.size,
-                    peak: peak_in(&arrivals, window),
+                    peak,
                     taken: queue.taken + before.0,
                     drops: queue.drops + before.1 + if first { one.other_drops } else { 0 },
                 });

@@ -1,6 +1,5 @@
 //! The thread that looks at the queues again and again, and what it last saw.
 
-use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use tokio::sync::watch;
 
 use super::counted::{self, Counted};
 use super::rings::Rings;
-use super::shown::{Queue, Shown, Total};
+use super::shown::{Seen, Shown};
 use super::{Reader, Sample, Vnic};
 use crate::control::RingsByPort;
 use crate::datapath::Instance;
@@ -99,7 +98,6 @@ struct Loop {
     shown: Arc<Mutex<Shown>>,
     tell: watch::Sender<RingsByPort>,
     watch: Watch,
-    vnics: Vec<Arc<Vnic>>,
     reader: Option<Box<dyn Reader>>,
     exact: bool,
     retry_at: Option<Instant>,
@@ -120,7 +118,6 @@ impl Loop {
             shown,
             tell,
             watch: Watch::default(),
-            vnics: Vec::new(),
             reader: None,
             exact: false,
             retry_at: None,
@@ -161,14 +158,11 @@ impl Loop {
             (self.reader, self.exact, self.retry_at) = (None, false, None);
             self.tell_rings();
         }
-        self.vnics = watch.vnics.iter().cloned().map(Arc::new).collect();
         self.watch = watch;
         {
-            let stays = |index: &u32| self.vnics.iter().any(|vnic| vnic.ifindex == *index);
             let mut shown = lock(&self.shown);
             let off = self.watch.interval.is_none();
-            shown.queues.retain(|(index, _), _| !off && stays(index));
-            shown.missing.retain(|index, _| !off && stays(index));
+            shown.follow(if off { &[] } else { &self.watch.vnics });
             shown.interval = self.watch.interval;
         }
         if let Some(reader) = &mut self.reader
@@ -212,7 +206,7 @@ impl Loop {
     fn change(&mut self, mut reader: Box<dyn Reader>) -> anyhow::Result<()> {
         reader.follow(&self.watch.vnics)?;
         self.tell.send_replace(RingsByPort::new());
-        lock(&self.shown).queues.retain(|_, queue| queue.source == reader.source());
+        lock(&self.shown).vnics.iter_mut().for_each(|seen| seen.queues.clear());
         self.reader = Some(reader);
         Ok(())
     }
@@ -253,8 +247,8 @@ impl Loop {
         if self.failed.as_ref() != Some(&text) {
             tracing::warn!("queues of vNICs cannot be read: {text}");
         }
-        for vnic in &self.vnics {
-            miss(&self.board, &mut lock(&self.shown), vnic, &text);
+        for seen in &mut lock(&self.shown).vnics {
+            miss(&self.board, seen, &text);
         }
         self.failed = Some(text);
         // Counters meanwhile: making the better reader anew takes a while itself.
@@ -262,38 +256,29 @@ impl Loop {
         (self.reader, self.exact) = (None, false);
     }
 
+    /// Shows what was seen, and writes the targets' figures to the board.
     fn publish(&mut self, now: Instant) {
         let Some(reader) = &self.reader else { return };
+        let Some(metrics) = metrics() else { return };
         let (source, cost) = (reader.source(), now.elapsed());
         let mut shown = lock(&self.shown);
         shown.cost = cost;
-        for sample in &self.samples {
-            let vnic = &self.vnics[sample.vnic];
-            let queue = (vnic.ifindex, sample.queue);
-            let queue =
-                shown.queues.entry(queue).or_insert_with(|| Queue::new(vnic, sample.queue, source, now));
-            queue.note(vnic, sample, now);
-        }
-        for (n, vnic) in self.vnics.iter().enumerate() {
-            match reader.missing(n) {
-                Some(why) => miss(&self.board, &mut shown, vnic, why),
-                None => drop(shown.missing.remove(&vnic.ifindex)),
+        let (mut samples, mut alarm) = (&self.samples[..], false);
+        for (n, seen) in shown.vnics.iter_mut().enumerate() {
+            let own = samples.iter().take_while(|sample| sample.vnic == n).count();
+            let (own, rest) = samples.split_at(own);
+            samples = rest;
+            if own.is_empty() {
+                if let Some(why) = reader.missing(n) {
+                    miss(&self.board, seen, why);
+                }
+                continue;
             }
-        }
-        shown.drop_unused(now);
-        let totals = shown.totals(now);
-        drop(shown);
-        self.report(&totals, now, source, cost);
-    }
-
-    /// Writes the targets' figures to the board.
-    fn report(&self, totals: &BTreeMap<u32, Total>, now: Instant, source: &'static str, cost: Duration) {
-        let Some(metrics) = metrics() else { return };
-        let mut board = self.board.lock();
-        for vnic in &self.vnics {
-            let Some(total) = totals.get(&vnic.ifindex) else { continue };
+            let Some(total) = seen.note(own, now, source) else { continue };
+            alarm |= total.fill > SHALLOW;
             let reading = |value| Reading { value, at: now, source, cost };
-            for target in &vnic.targets {
+            let mut board = self.board.lock();
+            for target in &seen.vnic.targets {
                 board.put(metrics.depth, target, reading(total.depth.into()));
                 board.put(metrics.fill, target, reading(total.fill));
                 if let Some((rate, drops)) = total.rates {
@@ -302,8 +287,8 @@ impl Loop {
                 }
             }
         }
-        drop(board);
-        if totals.values().any(|total| total.fill > SHALLOW) {
+        drop(shown);
+        if alarm {
             self.board.raise();
         }
     }
@@ -320,14 +305,14 @@ fn metrics() -> Option<Metrics> {
 }
 
 /// Says once why there is nothing new of a vNIC.
-fn miss(board: &Board, shown: &mut Shown, vnic: &Arc<Vnic>, why: &str) {
-    if shown.missing.get(&vnic.ifindex).is_some_and(|(_, before)| before == why) {
+fn miss(board: &Board, seen: &mut Seen, why: &str) {
+    if seen.missing.as_deref() == Some(why) {
         return;
     }
-    shown.missing.insert(vnic.ifindex, (Arc::clone(vnic), why.to_owned()));
+    seen.missing = Some(why.to_owned());
     let Some(metrics) = metrics() else { return };
     let mut board = board.lock();
-    for target in &vnic.targets {
+    for target in &seen.vnic.targets {
         metrics.all().into_iter().for_each(|metric| board.miss(metric, target, why.to_owned()));
     }
 }

@@ -1,17 +1,17 @@
 //! What the sampler last saw.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::history::History;
 use super::{Sample, Vnic};
 
+/// A vNIC without frames is told this often only: where nothing moves, nothing has to be worked out.
+const QUIET: Duration = Duration::from_millis(100);
+
 /// One queue as it was last seen.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Queue {
-    /// Its vNIC.
-    pub vnic: Arc<Vnic>,
     /// Its number; `None`: all queues of the vNIC together.
     pub queue: Option<u32>,
     /// Frames that wait.
@@ -26,20 +26,32 @@ pub struct Queue {
     pub drop_rate: Option<f64>,
     /// Frames that found no room since it is watched.
     pub drops: u64,
-    /// When it was so.
-    pub at: Instant,
-    /// The reader.
-    pub source: &'static str,
+    taken: u64,
     history: History,
+}
+
+/// A vNIC, and its queues as they were last seen.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// The vNIC.
+    pub vnic: Arc<Vnic>,
+    /// When its queues were so.
+    pub at: Option<Instant>,
+    /// How they were seen.
+    pub source: &'static str,
+    /// Why that is not newer.
+    pub missing: Option<String>,
+    /// The queues, by number.
+    pub queues: Vec<Queue>,
+    // When its figures were last worked out.
+    told: Option<Instant>,
 }
 
 /// Everything that was last seen.
 #[derive(Debug, Clone, Default)]
 pub struct Shown {
-    /// The queues, by interface index and number.
-    pub queues: BTreeMap<(u32, Option<u32>), Queue>,
-    /// Why a vNIC's figures are not newer, or are not there, by its interface index.
-    pub missing: BTreeMap<u32, (Arc<Vnic>, String)>,
+    /// The vNICs, in the order in which they are followed.
+    pub vnics: Vec<Seen>,
     /// Time from one look to the next, as it is now.
     pub interval: Option<Duration>,
     /// What the last look cost, all vNICs together.
@@ -48,44 +60,8 @@ pub struct Shown {
     pub problem: Option<String>,
 }
 
-impl Queue {
-    /// One that is seen for the first time.
-    pub(super) fn new(vnic: &Arc<Vnic>, queue: Option<u32>, source: &'static str, at: Instant) -> Self {
-        Self {
-            vnic: Arc::clone(vnic),
-            queue,
-            depth: 0,
-            size: 0,
-            peak: 0,
-            rate: None,
-            drop_rate: None,
-            drops: 0,
-            at,
-            source,
-            history: History::default(),
-        }
-    }
-
-    /// Notes what was seen.
-    pub(super) fn note(&mut self, vnic: &Arc<Vnic>, sample: &Sample, now: Instant) {
-        if !Arc::ptr_eq(&self.vnic, vnic) {
-            self.vnic = Arc::clone(vnic);
-        }
-        let peak = sample.peak.unwrap_or(0).max(sample.depth);
-        self.history.note(now, sample.taken, sample.drops, peak);
-        let rates = self.history.rates(now, sample.taken, sample.drops);
-        (self.rate, self.drop_rate) = (rates.map(|(taken, _)| taken), rates.map(|(_, drops)| drops));
-        (self.depth, self.size) = (sample.depth, sample.size);
-        (self.peak, self.drops, self.at) = (self.history.peak(), sample.drops, now);
-    }
-
-    /// Share of its room that is in use.
-    pub fn fill(&self) -> f64 {
-        if self.size == 0 { 0.0 } else { f64::from(self.depth) / f64::from(self.size) }
-    }
-}
-
 /// Figures of a vNIC: the deepest queue, the sum of the rates.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(super) struct Total {
     pub depth: u32,
     pub fill: f64,
@@ -94,19 +70,47 @@ pub(super) struct Total {
 }
 
 impl Shown {
-    /// Forgets queues of vNICs that were seen now without them: the guest uses fewer. Those of a vNIC that was not
-    /// seen at all stay, and grow old.
-    pub(super) fn drop_unused(&mut self, now: Instant) {
-        let seen: BTreeSet<u32> =
-            self.queues.iter().filter(|(_, queue)| queue.at == now).map(|((index, _), _)| *index).collect();
-        self.queues.retain(|(index, _), queue| queue.at == now || !seen.contains(index));
+    /// Follows these vNICs; those that stay keep what was seen of them.
+    pub(super) fn follow(&mut self, vnics: &[Vnic]) {
+        let mut old = std::mem::take(&mut self.vnics);
+        self.vnics = vnics
+            .iter()
+            .map(|vnic| match old.iter().position(|seen| seen.vnic.ifindex == vnic.ifindex) {
+                Some(at) => Seen { vnic: Arc::new(vnic.clone()), told: None, ..old.swap_remove(at) },
+                None => Seen {
+                    vnic: Arc::new(vnic.clone()),
+                    at: None,
+                    source: "",
+                    missing: None,
+                    queues: Vec::new(),
+                    told: None,
+                },
+            })
+            .collect();
     }
 
-    /// Figures of the vNICs that were seen now, by interface index.
-    pub(super) fn totals(&self, now: Instant) -> BTreeMap<u32, Total> {
-        let mut totals: BTreeMap<u32, Total> = BTreeMap::new();
-        for ((index, _), queue) in self.queues.iter().filter(|(_, queue)| queue.at == now) {
-            let total = totals.entry(*index).or_insert(Total { depth: 0, fill: 0.0, rates: None });
+    /// How many queues were seen.
+    pub fn queues(&self) -> usize {
+        self.vnics.iter().map(|seen| seen.queues.len()).sum()
+    }
+}
+
+impl Seen {
+    /// Notes what was seen of all its queues; its figures, unless it is as quiet as it was a moment ago.
+    pub(super) fn note(&mut self, samples: &[Sample], now: Instant, source: &'static str) -> Option<Total> {
+        let news = self.missing.take().is_some();
+        (self.at, self.source) = (Some(now), source);
+        // Queues that are no more while others are: the guest uses fewer.
+        self.queues.resize_with(samples.len(), Queue::default);
+        let quiet = self.queues.iter().zip(samples).all(|(queue, sample)| queue.is_quiet(sample));
+        let lately = self.told.is_some_and(|told| now.saturating_duration_since(told) < QUIET);
+        if quiet && lately && !news {
+            return None;
+        }
+        self.told = Some(now);
+        let mut total = Total::default();
+        for (queue, sample) in self.queues.iter_mut().zip(samples) {
+            queue.note(sample, now);
             total.depth = total.depth.max(queue.depth);
             total.fill = total.fill.max(queue.fill());
             if let (Some(rate), Some(drops)) = (queue.rate, queue.drop_rate) {
@@ -114,46 +118,84 @@ impl Shown {
                 total.rates = Some((rates + rate, all + drops));
             }
         }
-        totals
+        Some(total)
+    }
+}
+
+impl Queue {
+    /// Whether a sample says nothing new: empty as before, nothing taken, nothing dropped.
+    fn is_quiet(&self, sample: &Sample) -> bool {
+        let empty = self.depth == 0 && sample.depth == 0 && sample.peak.is_none();
+        empty && self.queue == sample.queue && self.taken == sample.taken && self.drops == sample.drops
+    }
+
+    fn note(&mut self, sample: &Sample, now: Instant) {
+        let peak = sample.peak.unwrap_or(0).max(sample.depth);
+        self.history.note(now, sample.taken, sample.drops, peak);
+        let rates = self.history.rates(now, sample.taken, sample.drops);
+        (self.rate, self.drop_rate) = (rates.map(|(taken, _)| taken), rates.map(|(_, drops)| drops));
+        (self.queue, self.depth, self.size) = (sample.queue, sample.depth, sample.size);
+        (self.peak, self.drops, self.taken) = (self.history.peak(), sample.drops, sample.taken);
+    }
+
+    /// Share of its room that is in use.
+    pub fn fill(&self) -> f64 {
+        if self.size == 0 { 0.0 } else { f64::from(self.depth) / f64::from(self.size) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn sample(queue: u32, depth: u32, taken: u64) -> Sample {
-        Sample { vnic: 0, queue: Some(queue), depth, size: 1000, peak: Some(depth + 5), taken, drops: 0 }
+        let peak = (depth > 0).then_some(depth + 5);
+        Sample { vnic: 0, queue: Some(queue), depth, size: 1000, peak, taken, drops: 0 }
+    }
+
+    fn vnic(ifindex: u32) -> Vnic {
+        let targets = vec!["web/web-1".to_owned()];
+        Vnic { ifindex, name: format!("vnet{ifindex}"), vm: None, pid: Some(1), targets }
     }
 
     #[test]
     fn a_vnic_is_as_deep_as_its_deepest_queue_and_as_fast_as_all() {
-        let vnic = Arc::new(Vnic {
-            ifindex: 7,
-            name: "vnet7".to_owned(),
-            vm: Some("web-1".to_owned()),
-            pid: Some(1),
-            targets: vec!["web/web-1".to_owned()],
-        });
         let (mut shown, start) = (Shown::default(), Instant::now());
-        let mut see = |samples: &[Sample], now: Instant| {
-            for sample in samples {
-                let new = || Queue::new(&vnic, sample.queue, "test", now);
-                shown.queues.entry((7, sample.queue)).or_insert_with(new).note(&vnic, sample, now);
+        shown.follow(&[vnic(7)]);
+        let later = |ms| start + Duration::from_millis(ms);
+        let seen = &mut shown.vnics[0];
+        let total = seen.note(&[sample(0, 10, 0), sample(1, 250, 0)], start, "test").unwrap();
+        assert_eq!(total, Total { depth: 250, fill: 0.25, rates: None });
+        let total = seen.note(&[sample(0, 0, 100), sample(1, 0, 200)], later(500), "test").unwrap();
+        assert_eq!(total.rates, Some((600.0, 0.0)));
+        assert_eq!(seen.queues[1].peak, 255);
+        let one = [sample(0, 0, 101)];
+        assert_eq!(seen.note(&one, later(510), "test").unwrap().depth, 0, "one is left");
+        assert_eq!(seen.queues.len(), 1);
+    }
+
+    #[test]
+    fn a_quiet_vnic_is_told_now_and_then_and_a_frame_at_once() {
+        let (mut shown, start) = (Shown::default(), Instant::now());
+        shown.follow(&[vnic(7), vnic(8)]);
+        let seen = &mut shown.vnics[1];
+        let mut told = Vec::new();
+        for ms in (0..=250).step_by(10) {
+            let at = start + Duration::from_millis(ms);
+            if seen.note(&[sample(0, 0, 5)], at, "test").is_some() {
+                told.push(ms);
             }
-            shown.drop_unused(now);
-            shown.clone()
-        };
-        let total = &see(&[sample(0, 10, 0), sample(1, 250, 0)], start).totals(start)[&7];
-        assert_eq!((total.depth, total.fill, total.rates), (250, 0.25, None));
-        let later = start + Duration::from_millis(500);
-        let seen = see(&[sample(0, 0, 100), sample(1, 0, 200)], later);
-        assert_eq!(seen.totals(later)[&7].rates, Some((600.0, 0.0)));
-        assert_eq!(seen.queues[&(7, Some(1))].peak, 255);
-        assert!(seen.totals(start).is_empty(), "figures of another time");
-        // Not seen: they stay. Seen with fewer queues: the others are gone.
-        assert_eq!(see(&[], later + Duration::from_millis(10)).queues.len(), 2);
-        assert_eq!(see(&[sample(0, 0, 100)], later + Duration::from_millis(20)).queues.len(), 1);
+            assert_eq!(seen.at, Some(at));
+        }
+        assert_eq!(told, [0, 100, 200]);
+        for (ms, depth, taken) in [(260, 1, 5), (270, 1, 5), (280, 0, 6)] {
+            let at = start + Duration::from_millis(ms);
+            assert_eq!(seen.note(&[sample(0, depth, taken)], at, "test").unwrap().depth, depth);
+        }
+        seen.missing = Some("for a reason".to_owned());
+        let back = seen.note(&[sample(0, 0, 6)], start + Duration::from_millis(290), "test");
+        assert!(back.is_some() && seen.missing.is_none(), "it is there again");
+        shown.follow(&[vnic(8), vnic(9)]);
+        assert_eq!((shown.queues(), shown.vnics[0].queues.len()), (1, 1), "what stays is kept");
     }
 }
