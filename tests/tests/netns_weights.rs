@@ -10,7 +10,7 @@ use lbx_tests::lab::{LabSpec, VmKind, addr};
 use lbx_tests::scenario::{Scenario, eventually, need_root, vip};
 
 /// Far more than it takes, for machines that have other things to do.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Long connections, all on one of two targets.
 const FLOWS: usize = 30;
 

@@ -12,7 +12,7 @@ use lbx_tests::scenario::eventually;
 use serde_json::{Value, json};
 
 /// Far more than it takes, for machines that have other things to do.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Weight over configured weight of a guest.
 fn factor(lbx: &Lbx, vm: &str) -> f64 {

@@ -5,15 +5,20 @@
 //! the pinned maps. Durations are seconds unless the name says otherwise, shares are 0 to 1.
 
 mod explain;
+mod flow;
+mod health;
 mod load;
 mod plan;
 mod queue;
 mod request;
 mod state;
+mod stats;
 mod target;
 mod weigh;
 
 pub use explain::{Step, WhyFlow, WhyFlowQuery, WhyWeight, WhyWeightQuery};
+pub use flow::{Flow, FlowQuery, FlowState, Flows};
+pub use health::{Health, HealthCheck};
 pub use load::{Load, Measured, VmLoad};
 pub use plan::{AttachPlan, PortPlan, Refusal, SwitchPlan};
 pub use queue::{MissingQueues, QueueRow, Queues};
@@ -21,11 +26,8 @@ pub use request::{
     AttachRequest, Bypass, Changed, DetachRequest, Problem, Reload, SetState, SetWeight, TargetRequest,
 };
 pub use state::{FlowTable, PendingAttach, Port, Service, Services, Source, Status};
-pub use target::{
-    Counters, Flow, FlowQuery, FlowState, Flows, Health, HealthCheck, QueueWeight, ReasonCount, Repair,
-    Sampled, ServiceCounters, ServiceStats, Stats, Table, Target, TargetStats, Targets, WeightRow, Weights,
-    Wish,
-};
+pub use stats::{Counters, ReasonCount, Sampled, ServiceCounters, ServiceStats, Stats, TargetStats};
+pub use target::{QueueWeight, Repair, Table, Target, Targets, WeightRow, Weights, Wish};
 pub use weigh::Weighed;
 
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! Weights that follow what is measured: the loop around [`Weigher`], and its writes.
+//! Weights that follow what is measured: the loop around [`crate::control::weigher::Weigher`], and its writes.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

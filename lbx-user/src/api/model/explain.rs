@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::target::{Flow, Repair, Wish};
+use super::flow::Flow;
+use super::target::{Repair, Wish};
 use super::weigh::Weighed;
 
 /// The query of GET /v1/why/flow.
