@@ -11,6 +11,7 @@ use super::programs::{At, Flows, Load, Programs};
 use super::{Report, Samples, Settings, clock};
 use crate::bpf::bench::{Bench, Hook};
 use crate::bpf::run::Verdict;
+use crate::bpf::world::World;
 use crate::demo::Claim;
 use cases::{Case, Fill};
 
@@ -73,10 +74,36 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
         table.push(cells);
     }
     report.table(&table);
+    if only.is_empty() {
+        sizes(report)?;
+    }
     for row in &rows {
         let (value, goal) = (row.net.median(), row.case.goal);
         report.claim(Claim::at_most(&format!("path: {}", row.case.name), value, "ns", goal));
     }
+    Ok(())
+}
+
+/// How large each program is: instructions as the kernel runs them, and bytes of machine code.
+fn sizes(report: &mut Report) -> Result<()> {
+    let mut bench = Bench::new(World::nat());
+    // The programs of a port are loaded when it is asked for.
+    bench.runner(Hook::Xdp(0));
+    bench.runner(Hook::Tc(0));
+    let mut rows = vec![["program", "instructions", "machine code, bytes"].map(String::from).to_vec()];
+    for program in aya::programs::loaded_programs() {
+        let program = program.context("listing programs")?;
+        let Some(name) = program.name_as_str().filter(|name| name.starts_with("lbx_")) else { continue };
+        // Eight bytes an instruction (struct bpf_insn).
+        let instructions = program.size_translated().context("this kernel hides the size of programs")? / 8;
+        let row = vec![name.to_owned(), instructions.to_string(), program.size_jitted().to_string()];
+        if !rows.contains(&row) {
+            rows.push(row);
+        }
+    }
+    rows[1..].sort();
+    report.say("Sizes of the programs. A plain packet is done in `lbx_xdp` or `lbx_tc`; each of the others is one tail call.");
+    report.table(&rows);
     Ok(())
 }
 
