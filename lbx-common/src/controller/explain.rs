@@ -51,7 +51,7 @@ pub struct Explained {
     pub response: Option<law::Response>,
     /// The service's median, weighted by share.
     pub middle: Option<law::Response>,
-    /// How far apart the two are beyond noise, and what the queue adds; above 0 is slower than the others.
+    /// How far apart the two are beyond noise; above 0 is slower than the others.
     pub error: f64,
     /// From response times, integrated.
     pub learnt: f64,

@@ -140,7 +140,8 @@ pub fn queue(envelope: f64) -> f64 {
     1.0 / (1.0 + STEEP * envelope)
 }
 
-/// What a queue adds to the error of the integral: a target that queues is slow, whatever it answers.
-pub fn queue_error(envelope: f64) -> f64 {
-    (10.0 * envelope).min(2.0)
+/// What is learnt from a queue that rose: who queues again and again has too much. A guest that stood still once has
+/// its weight back soon.
+pub fn risen(learnt: f64, rise: f64) -> f64 {
+    (learnt / (1.0 + rise.max(0.0) / 2.0)).max(LEARNT.0)
 }

@@ -169,7 +169,9 @@ impl Track {
         }
         self.response =
             response.map(|reading| law::Response::hear(self.response, reading, now, settings.fast));
-        self.queue = law::envelope(self.queue, fill.map(|fill| fill.value), dt);
+        let depth = law::envelope(self.queue, fill.map(|fill| fill.value), dt);
+        self.learnt = law::risen(self.learnt, depth - self.queue);
+        self.queue = depth;
         if !input.active {
             self.started = Some(f64::INFINITY);
         } else if self.started == Some(f64::INFINITY) {
@@ -195,7 +197,7 @@ impl Track {
             (Some(own), Some(middle)) => (own.jump(&middle), own.apart(&middle), own.noise),
             _ => (0.0, 0.0, 0.0),
         };
-        let error = law::error(jump, apart, noise) + law::queue_error(self.queue);
+        let error = law::error(jump, apart, noise);
         self.learnt = law::learnt(self.learnt, error, law::forgetting(apart), dt, damping);
         let (prompt, queue) = (law::prompt(jump, damping), law::queue(self.queue));
         Parts { age, error, prompt, queue, product: self.slow * self.learnt * prompt * queue }

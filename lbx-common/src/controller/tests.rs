@@ -219,3 +219,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_queue_takes_weight_at_once_and_soon_gives_it_back() {
+    let mut bench = Bench::new();
+    let with = |fill| Inputs { fill: Some(Reading { value: fill, age: 0.0 }), ..free(0.5) };
+    bench.run(5.0, &both(with(0.0), with(0.0)));
+    assert!(bench.run(TICK, &both(with(0.4), with(0.0))).targets["a"].factor < 0.7);
+    // A guest that stands still for a while.
+    assert!(bench.run(10.0, &both(with(0.4), with(0.0))).targets["a"].factor < 0.3);
+    let after = bench.run(12.0, &both(with(0.0), with(0.0))).targets["a"];
+    assert!(after.factor > 0.9, "{after:?}");
+    // One that queues again and again keeps less between.
+    for _ in 0..10 {
+        bench.run(1.0, &both(with(0.4), with(0.0)));
+        bench.run(2.0, &both(with(0.0), with(0.0)));
+    }
+    assert!(bench.run(TICK, &both(with(0.0), with(0.0))).targets["a"].learnt < 0.6);
+}

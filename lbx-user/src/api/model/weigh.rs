@@ -35,7 +35,7 @@ pub struct Weighed {
     pub response_noise: Option<f64>,
     /// The service's median response time.
     pub response_median_ms: Option<f64>,
-    /// How much slower than that, beyond noise, with what its queue adds; below 0 is faster.
+    /// How much slower than that, beyond noise; below 0 is faster.
     pub error: f64,
     /// Factor from response times, integrated.
     pub learnt: f64,
