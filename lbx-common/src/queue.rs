@@ -16,6 +16,9 @@ pub const MAX_RINGS: u32 = 4096;
 /// Queues that one run of the reading program reads.
 pub const RINGS_A_RUN: u32 = 64;
 
+/// Of this many looks at an empty queue one is whole; the others see whether anything was put in.
+pub const WHOLE_EVERY: u32 = 8;
+
 /// Byte offsets of the members that are read, from the kernel's own type information.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Pod, Zeroable, Debug, Default)]
@@ -107,6 +110,12 @@ impl Ring {
         } else {
             0
         }
+    }
+
+    /// Whether it was seen to be empty.
+    #[inline(always)]
+    pub const fn is_empty(&self) -> bool {
+        self.flags == flags::VALID && self.head == self.producer
     }
 
     /// Whether it refuses the next frame. It may with up to a batch (16) of slots to spare: they are freed together.

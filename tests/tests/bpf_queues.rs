@@ -26,7 +26,7 @@ fn watch(queues: &Queues, found: &[Found]) {
 }
 
 fn rings(queues: &Queues, count: u32) -> Vec<Ring> {
-    queues.read(count).unwrap();
+    queues.read(count, None).unwrap();
     (0..count).map(|index| queues.ring(index).unwrap()).collect()
 }
 

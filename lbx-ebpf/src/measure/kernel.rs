@@ -34,6 +34,12 @@ pub fn member<T: Pod>(address: u64, offset: u32) -> T {
     read(address + offset as u64)
 }
 
+/// The slot that the `struct tun_file` at an address puts its next frame into.
+#[inline(always)]
+pub fn producer(file: u64, at: &Offsets) -> u32 {
+    member(file + at.queue_ring as u64, at.ring_producer)
+}
+
 /// The ring of the `struct tun_file` at an address. The head first, see [`Ring`].
 #[inline(always)]
 pub fn ring(file: u64, at: &Offsets) -> Ring {

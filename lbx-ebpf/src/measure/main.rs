@@ -35,7 +35,7 @@ pub extern "C" fn lbx_find_queues(ctx: *mut c_void) -> i32 {
 /// Reads the rings of a part of the watched queues, for `BPF_PROG_TEST_RUN` only.
 #[raw_tracepoint]
 pub fn lbx_read_rings(ctx: RawTracePointContext) -> i32 {
-    read::run(ctx.arg(0), ctx.arg(1));
+    read::run(ctx.arg(0), ctx.arg(1), ctx.arg(2));
     0
 }
 

@@ -1,12 +1,16 @@
 //! Reading the rings of queues whose addresses are known.
 
-use crate::kernel::{member, offsets, ring};
+use crate::kernel::{member, offsets, producer, ring};
 use crate::maps::{RINGS, WATCHED};
-use lbx_common::queue::{MAX_RINGS, Offsets, RINGS_A_RUN, Ring, Watched};
+use lbx_common::queue::{MAX_RINGS, Offsets, RINGS_A_RUN, Ring, WHOLE_EVERY, Watched};
 
 /// Reads `count` queues (at most [`RINGS_A_RUN`]) from `first` on.
+///
+/// Most queues are empty most of the time, and each part of a queue lies in a line of memory of its own. So of an
+/// empty queue only the producer's index is read in most rounds: while it stays, nothing was put in (or just as
+/// many frames as the ring holds: then the next whole look says so). In round [`WHOLE_EVERY`] all are read whole.
 #[inline(always)]
-pub fn run(first: u64, count: u64) {
+pub fn run(first: u64, count: u64, round: u64) {
     let at = offsets();
     // The device of the queue before, whose others follow.
     let mut sure = 0;
@@ -18,6 +22,12 @@ pub fn run(first: u64, count: u64) {
         let (Some(watched), Some(into)) = (WATCHED.get_ptr(index), RINGS.get_ptr_mut(index)) else { return };
         // SAFETY: a non-null value pointer of an array map; user space writes it between runs only.
         let watched = unsafe { *watched };
+        // SAFETY: as above; nobody else runs this program, and user space reads and clears between runs.
+        let before = unsafe { *into };
+        let whole = round >= WHOLE_EVERY as u64 || (index as u64 + round).is_multiple_of(WHOLE_EVERY as u64);
+        if !whole && before.is_empty() && producer(watched.file, &at) == before.producer {
+            continue;
+        }
         if watched.tun != sure && is_device(&watched, &at) {
             sure = watched.tun;
         }

@@ -72,8 +72,8 @@ impl Core {
             problem: shown.problem.clone(),
             ..Queues::default()
         };
-        for seen in &shown.vnics {
-            let (vnic, age) = (&seen.vnic, seen.at.map(|at| now.saturating_duration_since(at)));
+        for (n, seen) in shown.vnics.iter().enumerate() {
+            let (vnic, age) = (&seen.vnic, shown.at(n).map(|at| now.saturating_duration_since(at)));
             answer.queues.extend(seen.queues.iter().map(|queue| QueueRow {
                 targets: vnic.targets.clone(),
                 vm: vnic.vm.clone(),

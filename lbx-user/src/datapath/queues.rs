@@ -8,7 +8,9 @@ use super::mmap::Array;
 use super::{object, sys};
 use aya::programs::{Iter, RawTracePoint};
 use aya::{Ebpf, EbpfLoader};
-use lbx_common::queue::{Arrivals, Found, MAX_RINGS, OFFSETS, Offsets, RINGS_A_RUN, Ring, Run, Watched};
+use lbx_common::queue::{
+    Arrivals, Found, MAX_RINGS, OFFSETS, Offsets, RINGS_A_RUN, Ring, Run, WHOLE_EVERY, Watched,
+};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::Ordering;
@@ -52,7 +54,7 @@ impl Queues {
             duplicate(program.fd().map_err(refused(name))?)?
         };
         let watched = Array::new("watched", &map(&ebpf, "watched")?, true)?;
-        let rings = Array::new("rings", &map(&ebpf, "rings")?, false)?;
+        let rings = Array::new("rings", &map(&ebpf, "rings")?, true)?;
         let arrivals = Array::new("arrivals", &map(&ebpf, "arrivals")?, true)?;
         let window = Array::new("window", &map(&ebpf, "window")?, true)?;
         let runs = map(&ebpf, "runs")?;
@@ -101,6 +103,7 @@ impl Queues {
     /// Watches a queue at a place of the tables, with its counters at zero.
     pub fn watch(&self, index: u32, queue: &Watched) -> Result<()> {
         self.arrivals.set(index, &Arrivals::default())?;
+        self.rings.set(index, &Ring::default())?;
         self.watched.set(index, queue)
     }
 
@@ -122,11 +125,13 @@ impl Queues {
             .map_err(Error::io("removing a device from runs"))
     }
 
-    /// Reads the rings at the first `count` places.
-    pub fn read(&self, count: u32) -> Result<()> {
+    /// Reads the rings at the first `count` places. Of those that were empty, in a round (counted by the caller) only
+    /// one in [`WHOLE_EVERY`] is read whole and checked to be still there; without a round all are.
+    pub fn read(&self, count: u32, round: Option<u32>) -> Result<()> {
+        let round = round.map_or(WHOLE_EVERY, |round| round % WHOLE_EVERY);
         let count = count.min(MAX_RINGS);
         for first in (0..count).step_by(RINGS_A_RUN as usize) {
-            let args = [first.into(), (count - first).min(RINGS_A_RUN).into()];
+            let args = [first, (count - first).min(RINGS_A_RUN), round].map(u64::from);
             sys::trace::run_raw_tracepoint(&self.read, &args).map_err(Error::io("reading rings"))?;
         }
         Ok(())

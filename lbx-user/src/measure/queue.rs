@@ -78,6 +78,11 @@ pub(crate) trait Reader: Send {
         None
     }
 
+    /// Whether a vNIC without a sample is as it was: empty, and nothing came.
+    fn is_quiet(&self, _vnic: usize) -> bool {
+        false
+    }
+
     /// Why there is no sample of a vNIC.
     fn missing(&self, vnic: usize) -> Option<&'static str>;
 }

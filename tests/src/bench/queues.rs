@@ -62,8 +62,10 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     for (place, one) in queues.find(None)?.iter().enumerate() {
         queues.watch(place as u32, &one.at)?;
     }
+    let mut round = 0;
     let by_address = timed(&mut || {
-        queues.read((VMS * QUEUES) as u32)?;
+        round += 1;
+        queues.read((VMS * QUEUES) as u32, Some(round))?;
         let valid = (0..(VMS * QUEUES) as u32).filter(|n| queues.ring(*n).is_ok_and(|ring| ring.is_valid()));
         Ok(valid.count())
     })?;

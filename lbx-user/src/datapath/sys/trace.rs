@@ -66,7 +66,7 @@ struct RunWithContext {
 }
 
 /// Runs the program of a raw tracepoint once, with these arguments.
-pub fn run_raw_tracepoint(program: &impl AsFd, args: &[u64; 2]) -> io::Result<()> {
+pub fn run_raw_tracepoint(program: &impl AsFd, args: &[u64; 3]) -> io::Result<()> {
     let mut attr = RunWithContext {
         prog_fd: raw(program),
         ctx_size_in: size_of_val(args) as u32,

@@ -12,6 +12,10 @@ use crate::datapath::{Queues, peak_in};
 
 /// Devices' own counters, and the iterator, are looked at this often.
 const LOOK: Duration = Duration::from_secs(1);
+/// A vNIC whose queues are empty and stay so is told of this often.
+const TELL: Duration = Duration::from_millis(100);
+/// After a pause as long as this every queue is read whole.
+const PAUSE: Duration = Duration::from_millis(50);
 /// A vNIC whose queues are not there is looked for this often.
 const SEARCH: Duration = Duration::from_millis(200);
 
@@ -22,6 +26,10 @@ pub struct Rings {
     vnics: Vec<Followed>,
     look_at: Option<Instant>,
     seen: Vec<Ring>,
+    // By vNIC: nothing has moved since it was last told of.
+    quiet: Vec<bool>,
+    round: u32,
+    read_at: Option<Instant>,
     // Queues were found or let go since somebody asked.
     changed: bool,
 }
@@ -32,6 +40,7 @@ struct Followed {
     watched: Vec<One>,
     run: Option<Run>,
     search_at: Option<Instant>,
+    tell_at: Option<Instant>,
     missing: Option<&'static str>,
     // Of the device: taken at the last look and what the heads moved since; drops of frames that came as skbs.
     tx_packets: Option<u64>,
@@ -61,6 +70,9 @@ impl Rings {
             vnics: Vec::new(),
             look_at: None,
             seen: Vec::new(),
+            quiet: Vec::new(),
+            round: 0,
+            read_at: None,
             changed: true,
         })
     }
@@ -184,12 +196,15 @@ impl Reader for Rings {
             .iter()
             .map(|vnic| match old.iter().position(|one| one.vnic.ifindex == vnic.ifindex) {
                 // Looked for at once: the process may be another one.
-                Some(at) => Followed { vnic: vnic.clone(), search_at: None, ..old.swap_remove(at) },
+                Some(at) => {
+                    Followed { vnic: vnic.clone(), search_at: None, tell_at: None, ..old.swap_remove(at) }
+                }
                 None => Followed {
                     vnic: vnic.clone(),
                     watched: Vec::new(),
                     run: None,
                     search_at: None,
+                    tell_at: None,
                     missing: None,
                     tx_packets: None,
                     moved: Vec::new(),
@@ -213,12 +228,23 @@ impl Reader for Rings {
             self.look()?;
         }
         let window = self.queues.next_window()?;
-        self.queues.read(self.places.len())?;
+        self.round = self.round.wrapping_add(1);
+        let pause = self.read_at.replace(now).is_none_or(|at| now.saturating_duration_since(at) >= PAUSE);
+        self.queues.read(self.places.len(), if pause { None } else { Some(self.round) })?;
+        self.quiet.clear();
+        self.quiet.resize(self.vnics.len(), false);
         for n in 0..self.vnics.len() {
-            let Some(run) = self.vnics[n].run else { continue };
+            let one = &self.vnics[n];
+            let Some(run) = one.run else { continue };
             self.seen.clear();
             for place in run.first..run.first + run.count {
                 self.seen.push(self.queues.ring(place)?);
+            }
+            let told = one.tell_at.is_none_or(|at| now >= at);
+            let last = one.watched.iter().map(|queue| &queue.last);
+            if !told && self.seen.iter().all(Ring::is_empty) && self.seen.iter().eq(last) {
+                self.quiet[n] = true;
+                continue;
             }
             if self.seen.iter().any(|ring| ring.flags == 0) {
                 // Gone, or used otherwise: not one of these addresses is to be trusted.
@@ -232,6 +258,7 @@ impl Reader for Rings {
                 continue;
             }
             let one = &mut self.vnics[n];
+            one.tell_at = Some(now + TELL);
             for (place, (queue, ring)) in (run.first..).zip(one.watched.iter_mut().zip(&self.seen)) {
                 let number = (place - run.first) as usize;
                 let moved = ring.taken_since(&queue.last).unwrap_or(0);
@@ -259,6 +286,10 @@ impl Reader for Rings {
             }
         }
         Ok(())
+    }
+
+    fn is_quiet(&self, vnic: usize) -> bool {
+        self.quiet.get(vnic) == Some(&true)
     }
 
     fn rings(&mut self) -> Option<RingsByPort> {

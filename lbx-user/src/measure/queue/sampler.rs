@@ -247,7 +247,9 @@ impl Loop {
         if self.failed.as_ref() != Some(&text) {
             tracing::warn!("queues of vNICs cannot be read: {text}");
         }
-        for seen in &mut lock(&self.shown).vnics {
+        let mut shown = lock(&self.shown);
+        shown.settle();
+        for seen in &mut shown.vnics {
             miss(&self.board, seen, &text);
         }
         self.failed = Some(text);
@@ -263,18 +265,22 @@ impl Loop {
         let (source, cost) = (reader.source(), now.elapsed());
         let mut shown = lock(&self.shown);
         shown.cost = cost;
+        shown.looked(now);
+        (0..shown.vnics.len()).for_each(|n| shown.next_is_quiet(reader.is_quiet(n)));
         let (mut samples, mut alarm) = (&self.samples[..], false);
         for (n, seen) in shown.vnics.iter_mut().enumerate() {
             let own = samples.iter().take_while(|sample| sample.vnic == n).count();
             let (own, rest) = samples.split_at(own);
             samples = rest;
             if own.is_empty() {
-                if let Some(why) = reader.missing(n) {
+                if !reader.is_quiet(n)
+                    && let Some(why) = reader.missing(n)
+                {
                     miss(&self.board, seen, why);
                 }
                 continue;
             }
-            let Some(total) = seen.note(own, now, source) else { continue };
+            let total = seen.note(own, now, source);
             alarm |= total.fill > SHALLOW;
             let reading = |value| Reading { value, at: now, source, cost };
             let mut board = self.board.lock();

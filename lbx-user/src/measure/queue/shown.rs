@@ -6,9 +6,6 @@ use std::time::{Duration, Instant};
 use super::history::History;
 use super::{Sample, Vnic};
 
-/// A vNIC without frames is told this often only: where nothing moves, nothing has to be worked out.
-const QUIET: Duration = Duration::from_millis(100);
-
 /// One queue as it was last seen.
 #[derive(Debug, Clone, Default)]
 pub struct Queue {
@@ -26,7 +23,6 @@ pub struct Queue {
     pub drop_rate: Option<f64>,
     /// Frames that found no room since it is watched.
     pub drops: u64,
-    taken: u64,
     history: History,
 }
 
@@ -35,16 +31,14 @@ pub struct Queue {
 pub struct Seen {
     /// The vNIC.
     pub vnic: Arc<Vnic>,
-    /// When its queues were so.
-    pub at: Option<Instant>,
+    // When its queues were noted.
+    at: Option<Instant>,
     /// How they were seen.
     pub source: &'static str,
     /// Why that is not newer.
     pub missing: Option<String>,
     /// The queues, by number.
     pub queues: Vec<Queue>,
-    // When its figures were last worked out.
-    told: Option<Instant>,
 }
 
 /// Everything that was last seen.
@@ -52,6 +46,9 @@ pub struct Seen {
 pub struct Shown {
     /// The vNICs, in the order in which they are followed.
     pub vnics: Vec<Seen>,
+    // When was looked last, and which vNICs were then as they had been.
+    looked: Option<Instant>,
+    quiet: Vec<bool>,
     /// Time from one look to the next, as it is now.
     pub interval: Option<Duration>,
     /// What the last look cost, all vNICs together.
@@ -72,21 +69,45 @@ pub(super) struct Total {
 impl Shown {
     /// Follows these vNICs; those that stay keep what was seen of them.
     pub(super) fn follow(&mut self, vnics: &[Vnic]) {
+        self.settle();
         let mut old = std::mem::take(&mut self.vnics);
         self.vnics = vnics
             .iter()
             .map(|vnic| match old.iter().position(|seen| seen.vnic.ifindex == vnic.ifindex) {
-                Some(at) => Seen { vnic: Arc::new(vnic.clone()), told: None, ..old.swap_remove(at) },
+                Some(at) => Seen { vnic: Arc::new(vnic.clone()), ..old.swap_remove(at) },
                 None => Seen {
                     vnic: Arc::new(vnic.clone()),
                     at: None,
                     source: "",
                     missing: None,
                     queues: Vec::new(),
-                    told: None,
                 },
             })
             .collect();
+    }
+
+    /// When the queues of a vNIC were last seen to be as they are shown.
+    pub fn at(&self, vnic: usize) -> Option<Instant> {
+        if self.quiet.get(vnic) == Some(&true) { self.looked } else { self.vnics.get(vnic)?.at }
+    }
+
+    /// A look begins to be noted.
+    pub(super) fn looked(&mut self, now: Instant) {
+        self.looked = Some(now);
+        self.quiet.clear();
+    }
+
+    /// From now on vNICs were seen when they were last, quiet ones too.
+    pub(super) fn settle(&mut self) {
+        for n in 0..self.vnics.len() {
+            self.vnics[n].at = self.at(n);
+        }
+        self.quiet.clear();
+    }
+
+    /// Whether the next vNIC is as it was.
+    pub(super) fn next_is_quiet(&mut self, quiet: bool) {
+        self.quiet.push(quiet);
     }
 
     /// How many queues were seen.
@@ -96,18 +117,11 @@ impl Shown {
 }
 
 impl Seen {
-    /// Notes what was seen of all its queues; its figures, unless it is as quiet as it was a moment ago.
-    pub(super) fn note(&mut self, samples: &[Sample], now: Instant, source: &'static str) -> Option<Total> {
-        let news = self.missing.take().is_some();
-        (self.at, self.source) = (Some(now), source);
+    /// Notes what was seen of all its queues; its figures.
+    pub(super) fn note(&mut self, samples: &[Sample], now: Instant, source: &'static str) -> Total {
+        (self.at, self.source, self.missing) = (Some(now), source, None);
         // Queues that are no more while others are: the guest uses fewer.
         self.queues.resize_with(samples.len(), Queue::default);
-        let quiet = self.queues.iter().zip(samples).all(|(queue, sample)| queue.is_quiet(sample));
-        let lately = self.told.is_some_and(|told| now.saturating_duration_since(told) < QUIET);
-        if quiet && lately && !news {
-            return None;
-        }
-        self.told = Some(now);
         let mut total = Total::default();
         for (queue, sample) in self.queues.iter_mut().zip(samples) {
             queue.note(sample, now);
@@ -118,24 +132,18 @@ impl Seen {
                 total.rates = Some((rates + rate, all + drops));
             }
         }
-        Some(total)
+        total
     }
 }
 
 impl Queue {
-    /// Whether a sample says nothing new: empty as before, nothing taken, nothing dropped.
-    fn is_quiet(&self, sample: &Sample) -> bool {
-        let empty = self.depth == 0 && sample.depth == 0 && sample.peak.is_none();
-        empty && self.queue == sample.queue && self.taken == sample.taken && self.drops == sample.drops
-    }
-
     fn note(&mut self, sample: &Sample, now: Instant) {
         let peak = sample.peak.unwrap_or(0).max(sample.depth);
         self.history.note(now, sample.taken, sample.drops, peak);
         let rates = self.history.rates(now, sample.taken, sample.drops);
         (self.rate, self.drop_rate) = (rates.map(|(taken, _)| taken), rates.map(|(_, drops)| drops));
         (self.queue, self.depth, self.size) = (sample.queue, sample.depth, sample.size);
-        (self.peak, self.drops, self.taken) = (self.history.peak(), sample.drops, sample.taken);
+        (self.peak, self.drops) = (self.history.peak(), sample.drops);
     }
 
     /// Share of its room that is in use.
@@ -164,38 +172,36 @@ mod tests {
         shown.follow(&[vnic(7)]);
         let later = |ms| start + Duration::from_millis(ms);
         let seen = &mut shown.vnics[0];
-        let total = seen.note(&[sample(0, 10, 0), sample(1, 250, 0)], start, "test").unwrap();
+        let total = seen.note(&[sample(0, 10, 0), sample(1, 250, 0)], start, "test");
         assert_eq!(total, Total { depth: 250, fill: 0.25, rates: None });
-        let total = seen.note(&[sample(0, 0, 100), sample(1, 0, 200)], later(500), "test").unwrap();
+        let total = seen.note(&[sample(0, 0, 100), sample(1, 0, 200)], later(500), "test");
         assert_eq!(total.rates, Some((600.0, 0.0)));
         assert_eq!(seen.queues[1].peak, 255);
         let one = [sample(0, 0, 101)];
-        assert_eq!(seen.note(&one, later(510), "test").unwrap().depth, 0, "one is left");
+        assert_eq!(seen.note(&one, later(510), "test").depth, 0, "one is left");
         assert_eq!(seen.queues.len(), 1);
     }
 
     #[test]
-    fn a_quiet_vnic_is_told_now_and_then_and_a_frame_at_once() {
+    fn a_quiet_vnic_is_as_fresh_as_the_last_look() {
         let (mut shown, start) = (Shown::default(), Instant::now());
         shown.follow(&[vnic(7), vnic(8)]);
-        let seen = &mut shown.vnics[1];
-        let mut told = Vec::new();
-        for ms in (0..=250).step_by(10) {
-            let at = start + Duration::from_millis(ms);
-            if seen.note(&[sample(0, 0, 5)], at, "test").is_some() {
-                told.push(ms);
-            }
-            assert_eq!(seen.at, Some(at));
-        }
-        assert_eq!(told, [0, 100, 200]);
-        for (ms, depth, taken) in [(260, 1, 5), (270, 1, 5), (280, 0, 6)] {
-            let at = start + Duration::from_millis(ms);
-            assert_eq!(seen.note(&[sample(0, depth, taken)], at, "test").unwrap().depth, depth);
-        }
-        seen.missing = Some("for a reason".to_owned());
-        let back = seen.note(&[sample(0, 0, 6)], start + Duration::from_millis(290), "test");
-        assert!(back.is_some() && seen.missing.is_none(), "it is there again");
+        assert_eq!(shown.at(0), None);
+        let later = |ms| start + Duration::from_millis(ms);
+        let look = |shown: &mut Shown, at, quiet: [bool; 2]| {
+            shown.looked(at);
+            quiet.into_iter().for_each(|quiet| shown.next_is_quiet(quiet));
+        };
+        look(&mut shown, start, [false; 2]);
+        shown.vnics[1].missing = Some("for a reason".to_owned());
+        shown.vnics[1].note(&[sample(0, 0, 5)], start, "test");
+        assert_eq!(shown.vnics[1].missing, None, "it is there again");
+        look(&mut shown, later(10), [false, true]);
+        assert_eq!((shown.at(0), shown.at(1)), (None, Some(later(10))));
         shown.follow(&[vnic(8), vnic(9)]);
         assert_eq!((shown.queues(), shown.vnics[0].queues.len()), (1, 1), "what stays is kept");
+        assert_eq!((shown.at(0), shown.at(1)), (Some(later(10)), None));
+        look(&mut shown, later(20), [false; 2]);
+        assert_eq!(shown.at(0), Some(later(10)), "neither noted nor quiet: it grows old");
     }
 }
