@@ -190,7 +190,9 @@ mod tests {
         let later = |ms| start + Duration::from_millis(ms);
         let look = |shown: &mut Shown, at, quiet: [bool; 2]| {
             shown.looked(at);
-            quiet.into_iter().for_each(|quiet| shown.next_is_quiet(quiet));
+            for quiet in quiet {
+                shown.next_is_quiet(quiet);
+            }
         };
         look(&mut shown, start, [false; 2]);
         shown.vnics[1].missing = Some("for a reason".to_owned());
