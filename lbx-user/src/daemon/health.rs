@@ -69,8 +69,11 @@ impl Core {
             let down = self.book.state_of(name, Owner::Health) == Some(State::Down);
             (!self.health.new.contains(name)).then_some(!down)
         };
-        let returns = |name: &str| self.health.returns.get(name).copied().unwrap_or_default();
-        health::checks(&self.config, &self.host.found, &self.host.view, known, returns)
+        health::checks(&self.config, &self.host.found, &self.host.view, known, |name| self.returns(name))
+    }
+
+    fn returns(&self, target: &str) -> u32 {
+        self.health.returns.get(target).copied().unwrap_or_default()
     }
 
     /// News from the checks of a target.
@@ -79,6 +82,10 @@ impl Core {
         let service = target.split_once('/').and_then(|(service, _)| self.config.service(service));
         if !service.is_some_and(checks) {
             // The last words of checks that a reload has ended.
+            return;
+        }
+        // Those of checks from before the target was away: they say nothing about who is back.
+        if checked.returns != self.returns(target) {
             return;
         }
         let healthy = checked.healthy == Some(true);

@@ -66,6 +66,9 @@ pub struct Checked {
     pub healthy: Option<bool>,
     /// One for each check.
     pub rows: Vec<Row>,
+    /// How often the target had been away when these checks began: what was found before its last return is of
+    /// somebody else.
+    pub returns: u32,
 }
 
 /// What is known from one check.

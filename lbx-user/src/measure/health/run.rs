@@ -170,14 +170,15 @@ impl Checks {
 
     /// What is known of a target, by all of its checks.
     fn of(&self, target: &str) -> Checked {
-        let rows: Vec<Row> =
-            self.all.iter().filter(|((name, _), _)| name == target).map(|(_, one)| one.row.clone()).collect();
+        let own = || self.all.iter().filter(|((name, _), _)| name == target).map(|(_, one)| one);
+        let rows: Vec<Row> = own().map(|one| one.row.clone()).collect();
+        let returns = own().map(|one| one.check.returns).min().unwrap_or(0);
         let healthy = if rows.iter().any(|row| row.healthy == Some(false)) {
             Some(false)
         } else {
             rows.iter().all(|row| row.healthy == Some(true)).then_some(true)
         };
-        Checked { healthy, rows }
+        Checked { healthy, rows, returns }
     }
 }
 

@@ -92,6 +92,7 @@ async fn a_target_is_healthy_by_all_of_its_checks_and_starts_anew_when_it_return
     again.check.returns += 1;
     assert_eq!(checks.follow(vec![again]), ["web/a"]);
     assert_eq!((checks.of("web/a").healthy, checks.of("web/a").rows.len()), (None, 1));
+    assert_eq!(checks.of("web/a").returns, 1);
     // The last words of the check before it count for nothing.
     let key = ("web/a".to_owned(), "tcp");
     let late =
