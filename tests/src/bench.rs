@@ -10,6 +10,7 @@ pub mod flows;
 pub mod generator;
 pub mod live;
 pub mod machine;
+pub mod other;
 pub mod path;
 pub mod profile;
 pub mod programs;

@@ -25,7 +25,7 @@ pub struct Args {
     /// A tenth of the time: to see that the benches run, not to quote
     #[arg(long)]
     quick: bool,
-    /// Measure the packets of `path` with this pinned XDP program too: another balancer, loaded and configured for
+    /// Measure the packets of `path` and `flows` with this pinned XDP program too: another balancer, loaded and configured for
     /// the services of the bench
     #[arg(long, value_name = "PIN")]
     against: Option<PathBuf>,

@@ -12,6 +12,7 @@ use lbx_common::limits::SLOTS_PER_FLOW;
 use lbx_common::target::Forward;
 
 use super::live::{Line, Lines};
+use super::other::Other;
 use super::programs::{At, Flows, Load, Programs};
 use super::{Report, Samples, Settings, clock};
 use crate::bpf::Verdict;
@@ -41,6 +42,8 @@ struct Found {
     bare: Samples,
     /// By load: median of lbx over median of the reference.
     ratios: Samples,
+    /// Another balancer's program, where one was named.
+    other: Samples,
     unrecorded: f64,
     live: Option<(f64, f64)>,
 }
@@ -75,6 +78,9 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
         .map(String::from)
         .to_vec(),
     ];
+    if settings.against.is_some() {
+        rows[0].push("other ns".to_owned());
+    }
     let mut claims = Vec::new();
     // To look at some of them again and again while changing the datapath.
     let only = std::env::var("LBX_BENCH_ONLY").unwrap_or_default();
@@ -82,6 +88,9 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
         let found =
             measure(settings, &size, if size.flows > 1 << 20 { 2.min(loads) } else { loads }, rounds)?;
         rows.push(row(&size, &found));
+        if settings.against.is_some() {
+            rows.last_mut().expect("just made").push(format!("{:.1}", found.other.median()));
+        }
         if let Some(goal) = size.goal {
             let name = format!("flows: {} at random, lbx / bare", size.name);
             claims.push(Claim::at_most(&name, found.ratios.min(), "", goal));
@@ -139,6 +148,7 @@ fn measure(settings: &Settings, size: &Size, loads: usize, rounds: usize) -> Res
     let mut found = Found {
         lbx: Samples::new(),
         bare: Samples::new(),
+        other: Samples::new(),
         ratios: Samples::new(),
         unrecorded: 0.0,
         live: None,
@@ -152,6 +162,7 @@ fn measure(settings: &Settings, size: &Size, loads: usize, rounds: usize) -> Res
         programs.redirect_to(bench.ifindex(0))?;
         let lbx = bench.runner(Hook::Xdp(0)).program().try_clone_to_owned().context("the program")?;
         let bare = programs.xdp("bare_table")?.as_fd().try_clone_to_owned().context("the reference")?;
+        let other = settings.against.as_deref().map(Other::open).transpose()?;
         let load = |flows, times| Load { frame: &frame, flows, whole: false, times };
         // Twice: the second packet of a flow confirms it.
         for _ in 0..2 {
@@ -159,6 +170,9 @@ fn measure(settings: &Settings, size: &Size, loads: usize, rounds: usize) -> Res
             let cost = programs.cost(At::Xdp, lbx.as_fd(), &all)?;
             ensure!(Verdict::of_xdp(cost.verdict) == Verdict::Redirect, "lbx answers {}", cost.verdict);
             programs.cost(At::Xdp, bare.as_fd(), &all)?;
+            if let Some(other) = &other {
+                other.cost(&programs, Verdict::Redirect, &all)?;
+            }
         }
         let counted = bench.counters().services[0];
         // A flow without a slot is one at each of its packets: two so far.
@@ -168,6 +182,9 @@ fn measure(settings: &Settings, size: &Size, loads: usize, rounds: usize) -> Res
             let random = load(if size.flows == 1 { Flows::Same } else { Flows::Random(size.flows) }, times);
             theirs.push(programs.cost(At::Xdp, bare.as_fd(), &random)?.net);
             ours.push(programs.cost(At::Xdp, lbx.as_fd(), &random)?.net);
+            if let Some(other) = &other {
+                found.other.push(other.cost(&programs, Verdict::Redirect, &random)?);
+            }
         }
         found.ratios.push(ours.median() / theirs.median());
         found.lbx.push(ours.median());

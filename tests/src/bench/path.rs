@@ -5,8 +5,8 @@ pub(super) mod cases;
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, ensure};
-use aya::programs::ProgramInfo;
 
+use super::other::Other;
 use super::programs::{At, Flows, Load, Programs};
 use super::{Report, Samples, Settings, clock};
 use crate::bpf::bench::{Bench, Hook};
@@ -39,11 +39,7 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
          no services, no lengths checked, no TCP state, no ageing, no weights, no target states, no counters."
     ));
     if let Some(pin) = &settings.against {
-        let name = ProgramInfo::from_pin(pin)?.name_as_str().unwrap_or("another program").to_owned();
-        report.say(&format!(
-            "`other` is `{name}` over the same packets, whatever it makes of them; what it puts in front of a packet is \
-             taken off again outside of its time, the time for making that room left out too."
-        ));
+        report.say(&Other::open(pin)?.introduce());
     }
     let mut rows = Vec::new();
     // To look at some of them again and again while changing the datapath.
@@ -116,7 +112,7 @@ fn measure(settings: &Settings, case: Case, rounds: usize, times: u32) -> Result
     let (hook, at) = if case.tc { (Hook::Tc(0), At::Tc(ifindex)) } else { (Hook::Xdp(0), At::Xdp) };
     let program = bench.runner(hook).program().try_clone_to_owned().context("the program")?;
     let other = match &settings.against {
-        Some(pin) if !case.tc => Some(ProgramInfo::from_pin(pin)?.fd()?),
+        Some(pin) if !case.tc => Some(Other::open(pin)?),
         _ => None,
     };
     let samples = |there: bool| there.then(Samples::new);
@@ -152,14 +148,7 @@ fn measure(settings: &Settings, case: Case, rounds: usize, times: u32) -> Result
             bare.push(programs.cost(At::Xdp, programs.xdp("bare_lru")?.as_fd(), &load)?.net);
         }
         if let (Some(samples), Some(other)) = (&mut row.other, &other) {
-            // What it puts in front is taken off by the wrapper, which is no cost of its own.
-            let empty = match (case.verdict, case.frame.get(12)) {
-                (Verdict::Pass, _) => "pass_xdp",
-                (_, Some(0x86)) => "grow6_xdp",
-                _ => "grow_xdp",
-            };
-            let load = Load { whole: false, times, ..load };
-            samples.push(programs.cost_over(At::Xdp, programs.xdp(empty)?, other.as_fd(), &load)?.net);
+            samples.push(other.cost(&programs, case.verdict, &Load { times, ..load })?);
         }
     }
     Ok(row)

@@ -26,7 +26,7 @@ struct Args {
     /// The core to measure on
     #[arg(long, default_value_t = machine::last_cpu())]
     cpu: usize,
-    /// Measure the packets of `path` with this pinned XDP program too: another balancer, loaded and configured for
+    /// Measure the packets of `path` and `flows` with this pinned XDP program too: another balancer, loaded and configured for
     /// the services of the bench
     #[arg(long, value_name = "PIN")]
     against: Option<PathBuf>,

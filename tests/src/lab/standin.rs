@@ -1,8 +1,8 @@
 //! Stand-ins: the guest's server in a namespace, behind a veth that is a port of the host's bridge.
 
-use std::process::Command;
-
-use anyhow::Result;
+use anyhow::{Context, Result};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 
 use super::netns::Netns;
 use super::offload::Offloads;
@@ -35,12 +35,16 @@ pub(super) fn connect(host: &Netns, ns: &Netns, port: &str, mac: [u8; 6], mtu: u
 /// net/ipv4/inet_hashtables.c, seen on Linux 6.18 once in some 100,000 connections, with and without lbx).
 fn steer_by_flow(ns: &Netns) -> Result<()> {
     // All CPUs that there may be: the kernel takes those that are there.
-    let queue = "/sys/class/net/eth0/queues/rx-0/rps_cpus";
-    let cpus = std::thread::available_parallelism()?.get();
-    let mask = u64::MAX >> (64 - cpus.min(64));
-    // /sys shows the devices of the namespace it was mounted in, which `ip netns exec` sees to.
-    let write = format!("echo {mask:x} > {queue}");
-    tools::run(Command::new("ip").args(["netns", "exec", ns.name(), "sh", "-c", &write])).map(|_| ())
+    let mask = u64::MAX >> (64 - std::thread::available_parallelism()?.get().min(64));
+    ns.run(|| -> Result<()> {
+        // A mounted /sys shows the devices of the namespace it was mounted in. This mount is seen by this thread only,
+        // and goes with it.
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+        mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>)?;
+        let queue = "/sys/class/net/eth0/queues/rx-0/rps_cpus";
+        std::fs::write(queue, format!("{mask:x}")).context(queue)
+    })?
 }
 
 /// Starts the server, which configures the namespace as it would a guest.
