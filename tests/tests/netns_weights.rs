@@ -1,6 +1,6 @@
 //! Weights that follow what is measured, from the flow table to the slots of the service's table.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lbx_tests::guest::echo;
 use lbx_tests::lab::client::long::Long;
@@ -24,6 +24,7 @@ fn row(scenario: &Scenario, target: &str) -> (f64, f64, Option<f64>) {
 }
 
 fn wait(scenario: &Scenario, what: &str, holds: impl Fn(f64, f64) -> bool) {
+    let begin = Instant::now();
     let both = || (row(scenario, "vif0").0, row(scenario, "vif1").0);
     let reached = eventually(PATIENCE, || {
         let (a, b) = both();
@@ -31,6 +32,7 @@ fn wait(scenario: &Scenario, what: &str, holds: impl Fn(f64, f64) -> bool) {
     });
     let why = || scenario.lbx().cli(&["why", "weight", "echo/vif1"]).unwrap();
     assert!(reached.unwrap(), "{what}: {:?}\n{}\n{}", both(), why(), scenario.story());
+    eprintln!("{what}: after {:?}", begin.elapsed());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Weights of guests whose vNIC's queue fills: less at once, and back when it is empty.
 
 use std::net::{SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lbx_tests::guest::echo;
 use lbx_tests::lab::client::udp;
@@ -22,6 +22,7 @@ fn factor(lbx: &Lbx, vm: &str) -> f64 {
 }
 
 fn wait(lbx: &Lbx, what: &str, holds: impl Fn(f64, f64) -> bool) {
+    let begin = Instant::now();
     let both = || (factor(lbx, "vm1"), factor(lbx, "vm2"));
     let reached = eventually(PATIENCE, || {
         let (a, b) = both();
@@ -29,6 +30,7 @@ fn wait(lbx: &Lbx, what: &str, holds: impl Fn(f64, f64) -> bool) {
     });
     let why = || lbx.cli(&["why", "weight", "vm1"]).unwrap();
     assert!(reached.unwrap(), "{what}: {:?}\n{}\n{}", both(), why(), lbx.log());
+    eprintln!("{what}: after {:?}", begin.elapsed());
 }
 
 /// A flow, and the guest that it goes to, once somebody answers.
