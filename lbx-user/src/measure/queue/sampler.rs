@@ -188,7 +188,8 @@ impl Loop {
                     return self.change(Box::new(rings));
                 }
                 Err(error) => {
-                    let problem = format!("{error:#}");
+                    // Its words have its cause in them.
+                    let problem = error.to_string();
                     let mut shown = lock(&self.shown);
                     if shown.problem.as_ref() != Some(&problem) {
                         tracing::warn!(
@@ -263,7 +264,9 @@ impl Loop {
         let Some(reader) = &self.reader else { return };
         let Some(metrics) = metrics() else { return };
         let (source, cost) = (reader.source(), now.elapsed());
+        let interval = self.interval();
         let mut shown = lock(&self.shown);
+        shown.interval = interval;
         shown.cost = cost;
         shown.looked(now);
         (0..shown.vnics.len()).for_each(|n| shown.next_is_quiet(reader.is_quiet(n)));
