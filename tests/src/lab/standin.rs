@@ -38,9 +38,9 @@ fn steer_by_flow(ns: &Netns) -> Result<()> {
     let mask = u64::MAX >> (64 - std::thread::available_parallelism()?.get().min(64));
     ns.run(|| -> Result<()> {
         // A mounted /sys shows the devices of the namespace it was mounted in. This mount is seen by this thread only,
-        // and goes with it.
+        // and goes with it. (The root need not be a mount that could be made private: it is none in a chroot.)
         unshare(CloneFlags::CLONE_NEWNS)?;
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+        mount(None::<&str>, "/sys", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
         mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>)?;
         let queue = "/sys/class/net/eth0/queues/rx-0/rps_cpus";
         std::fs::write(queue, format!("{mask:x}")).context(queue)
