@@ -47,9 +47,7 @@ impl Absent {
     /// Which of the 128 bits stands for an address.
     #[inline(always)]
     pub const fn bit(addr: &Ip) -> u32 {
-        let folded =
-            addr.0[0].wrapping_mul(3) ^ addr.0[1].wrapping_mul(5) ^ addr.0[2].wrapping_mul(9) ^ addr.0[3];
-        folded.wrapping_mul(0x9E37_79B1) >> 25
+        addr.folded().wrapping_mul(0x9E37_79B1) >> 25
     }
 
     /// For a table of these addresses.

@@ -107,9 +107,7 @@ pub struct AddressEntry {
 pub const fn address_slot(addr: &Ip, seed: u32) -> u32 {
     // Multiplication twice: without the fold between, addresses that differ only in high bits would share
     // their low product bits whatever the seed.
-    let folded =
-        addr.0[0].wrapping_mul(3) ^ addr.0[1].wrapping_mul(5) ^ addr.0[2].wrapping_mul(9) ^ addr.0[3];
-    let mixed = folded.wrapping_mul(seed);
+    let mixed = addr.folded().wrapping_mul(seed);
     ((mixed ^ (mixed >> 15)).wrapping_mul(0x9E37_79B1)) >> (32 - ADDRESS_SLOTS.trailing_zeros())
 }
 

@@ -6,7 +6,7 @@
 use super::clock::{self, Clock, IdleTimes, Rate};
 use super::error::{Error, Result};
 use super::links::{self, Device, Point, TcMode, XdpMode};
-use super::maps::{Access, Maps};
+use super::maps::{Access, Maps, absent};
 use super::netlink::Direction;
 use super::pins::{self, Instance};
 use super::resize::{self, Plan};
@@ -258,10 +258,10 @@ fn open(
         loader.map_pin_path(name, of_version.join(name));
     }
     // Loading fills sections of data with what the object has: for a moment nothing is known to be absent.
-    let absent = Maps::absent_of(instance);
+    let absent = instance.open_map("absent").and_then(|map| Ok((absent::read(&map)?, map))).ok();
     let ebpf = loader.load(object)?;
-    if let Some(absent) = absent {
-        Maps::write_absent_of(instance, absent)?;
+    if let Some((known, map)) = absent {
+        absent::write(&map, known)?;
     }
     // Whatever else the programs have (tail calls, notes to each other) belongs to this version of them.
     for (name, map) in ebpf.maps() {

@@ -1,5 +1,6 @@
 //! The maps with their types: everything user space reads from and writes to the datapath.
 
+pub(super) mod absent;
 mod tables;
 
 pub use tables::{members_of, table_of};

@@ -1,29 +1,19 @@
 //! Services with what they name: tables, members, addresses. Everything is written beside what is in force,
 //! then named with one store.
 
-use super::Maps;
+use super::{Maps, absent};
 use crate::datapath::error::{Error, Result};
 use crate::datapath::mmap::Array;
-use crate::datapath::pins::Instance;
 use crate::datapath::regions::{Region, first_fit};
-use crate::datapath::sys;
 use bytemuck::Pod;
 use lbx_common::addresses::{self, AddressSpec, Built};
 use lbx_common::control::{Absent, AddressSelect, Control};
 use lbx_common::flow::TargetWord;
 use lbx_common::limits::{ADDRESS_SLOTS, MAX_SERVICES};
 use lbx_common::service::{AddressEntry, Back, Rule, Service, address_slot};
-use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-fn read_absent(map: &OwnedFd) -> Result<Absent> {
-    let mut absent = Absent::default();
-    sys::lookup(map, &0_u32.to_ne_bytes(), bytemuck::bytes_of_mut(&mut absent))
-        .map_err(Error::io("reading map absent"))?;
-    Ok(absent)
-}
 
 /// A program run takes microseconds; memory that no program can find any more is left alone for this long.
 const GRACE: Duration = Duration::from_millis(10);
@@ -166,7 +156,7 @@ impl Maps {
         let half = now.base() / ADDRESS_SLOTS;
         let built = addresses::build(specs, half)?;
         if built.seed == now.seed() && self.stands(&built, half)? {
-            self.write_absent(absent)?;
+            absent::write(&self.absent, absent)?;
             return Ok(false);
         }
         let other = 1 - half.min(1);
@@ -188,34 +178,11 @@ impl Maps {
         }
         let select = AddressSelect::new(built.seed, other * ADDRESS_SLOTS);
         // No address of either generation may be missed while the one gives way to the other.
-        self.write_absent(absent.and(self.absent()?))?;
+        absent::write(&self.absent, absent.and(absent::read(&self.absent)?))?;
         self.control.word64(0, SELECT)?.store(select.0, Ordering::Release);
-        self.write_absent(absent)?;
+        absent::write(&self.absent, absent)?;
         pending.flipped = Some(Instant::now());
         Ok(true)
-    }
-
-    /// Which addresses packets of nobody are told by.
-    pub fn absent(&self) -> Result<Absent> {
-        read_absent(&self.absent)
-    }
-
-    fn write_absent(&self, absent: Absent) -> Result<()> {
-        // The kernel copies it while programs read it: each bit has the old or the new value, and both are safe.
-        sys::update(&self.absent, &0_u32.to_ne_bytes(), bytemuck::bytes_of(&absent))
-            .map_err(Error::io("writing map absent"))
-    }
-
-    /// The same of a pinned map, if it is there and readable.
-    pub(crate) fn absent_of(instance: &Instance) -> Option<Absent> {
-        read_absent(&instance.open_map("absent").ok()?).ok()
-    }
-
-    /// Writes the pinned map.
-    pub(crate) fn write_absent_of(instance: &Instance, absent: Absent) -> Result<()> {
-        let map = instance.open_map("absent")?;
-        sys::update(&map, &0_u32.to_ne_bytes(), bytemuck::bytes_of(&absent))
-            .map_err(Error::io("writing map absent"))
     }
 
     /// Whether a generation is what the maps hold.
