@@ -23,7 +23,7 @@ use symbols::Symbols;
 
 /// Nanoseconds of CPU time between two samples.
 const PERIOD: u64 = 97_000;
-/// Pages of the ring of samples (a power of two): read after every run, which takes far less than it holds.
+/// Bytes of the ring of samples (a power of two): read after every run, which takes far less than it holds.
 const RING: usize = 1 << 21;
 /// A place with less than this share of the time is counted among the others.
 const LEAST: f64 = 0.02;

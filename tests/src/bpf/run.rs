@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 const MAP_UPDATE_ELEM: u32 = 2;
 const PROG_TEST_RUN: u32 = 10;
 const PROG_GET_FD_BY_ID: u32 = 13;
+const BTF_GET_FD_BY_ID: u32 = 19;
 
 /// Largest frame that may come out.
 const ROOM: usize = 8192;
@@ -247,10 +248,18 @@ impl Runner {
 
 /// Opens a loaded program by its id.
 pub fn program(id: u32) -> io::Result<OwnedFd> {
+    by_id(PROG_GET_FD_BY_ID, id)
+}
+
+/// Opens the types (BTF) of a program by their id.
+pub fn types(id: u32) -> io::Result<OwnedFd> {
+    by_id(BTF_GET_FD_BY_ID, id)
+}
+
+fn by_id(command: u32, id: u32) -> io::Result<OwnedFd> {
     let mut attr = [id, 0, 0];
-    // SAFETY: the attribute of this command is three words, initialised.
-    let fd =
-        unsafe { libc::syscall(libc::SYS_bpf, PROG_GET_FD_BY_ID, attr.as_mut_ptr(), size_of_val(&attr)) };
+    // SAFETY: the attribute of these commands is three words, initialised.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), size_of_val(&attr)) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -2,16 +2,15 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use aya_obj::generated::{bpf_btf_info, bpf_line_info, bpf_prog_info};
 
 use crate::bpf::run;
 
-/// Commands of `enum bpf_cmd` (include/uapi/linux/bpf.h).
+/// Command of `enum bpf_cmd` (include/uapi/linux/bpf.h).
 const OBJ_GET_INFO_BY_FD: u32 = 15;
-const BTF_GET_FD_BY_ID: u32 = 19;
 /// Offset of `str_off` in `struct btf_header` (include/uapi/linux/btf.h), and of `hdr_len`.
 const STR_OFF: usize = 16;
 const HDR_LEN: usize = 4;
@@ -112,14 +111,7 @@ fn short(path: &str) -> &str {
 
 /// The strings of a program's BTF.
 fn strings(id: u32) -> Result<Vec<u8>> {
-    let mut attr = [id, 0, 0];
-    // SAFETY: the attribute of this command is three words, initialised.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, BTF_GET_FD_BY_ID, attr.as_mut_ptr(), size_of_val(&attr)) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error()).context("BTF");
-    }
-    // SAFETY: the command returns a descriptor the kernel just made for us; nobody else owns it.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+    let fd = run::types(id).context("BTF")?;
     // SAFETY: all zeroes are a value of this struct of integers.
     let mut info: bpf_btf_info = unsafe { std::mem::zeroed() };
     // SAFETY: the struct says of nothing where to put it.
@@ -149,7 +141,7 @@ unsafe fn get_info<T>(fd: &OwnedFd, info: &mut T) -> io::Result<()> {
         len: u32,
         info: u64,
     }
-    let fd: BorrowedFd<'_> = std::os::fd::AsFd::as_fd(fd);
+    let fd = fd.as_fd();
     let attr =
         Attr { fd: fd.as_raw_fd() as u32, len: size_of::<T>() as u32, info: std::ptr::from_mut(info) as u64 };
     // SAFETY: `attr` is initialised and of the size passed, and `info` as long as it says; the caller vouches for
