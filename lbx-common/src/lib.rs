@@ -21,6 +21,8 @@ pub mod health;
 pub mod key;
 pub mod limits;
 pub mod measure;
+#[cfg(any(feature = "std", test))]
+pub mod migration;
 pub mod port;
 pub mod queue;
 pub mod reason;

@@ -8,6 +8,7 @@ pub mod core;
 pub mod handle;
 pub mod health;
 pub mod host;
+pub mod migration;
 pub mod paths;
 pub mod pending;
 

@@ -11,4 +11,5 @@ pub mod datapath;
 pub mod host;
 pub mod measure;
 pub mod metrics;
+pub mod migration;
 pub mod view;

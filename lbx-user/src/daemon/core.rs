@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::attach::{self, Attached};
 use super::health::Health;
 use super::host::Host;
+use super::migration::Migrations;
 use super::paths::Paths;
 use super::recent::Recent;
 use crate::answer::{Ask, Key, machine::Phase};
@@ -70,6 +71,8 @@ pub struct Core {
     pub answers: BTreeMap<Key, Phase>,
     /// What health checks found, and who is new.
     pub health: Health,
+    /// Migrations of VMs, and who says what of them.
+    pub migrations: Migrations,
     /// What was measured last.
     pub board: Board,
     /// What measures the load, once it is started.
@@ -130,6 +133,7 @@ impl Core {
             answers: BTreeMap::new(),
             board,
             health: Health::default(),
+            migrations: Migrations::default(),
             samplers: None,
             queues,
             absent: BTreeMap::new(),

@@ -149,6 +149,7 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
     let mut weigh_at = tokio::time::Instant::now();
     let mut rings = core.ring_changes();
     let mut watching = true;
+    let mut told = core.migrations.take().context("events of migrations are heard once")?;
     loop {
         tokio::select! {
             Some(work) = works.recv() => work(&mut core).await,
@@ -182,6 +183,7 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
             }
             Ok(()) = rings.changed() => core.rings_changed(),
             Some(news) = answered.recv() => core.answered(&news.key, news.phase),
+            Some(told) = told.recv() => core.migration(told),
             Some((target, news)) = checked.recv() => core.checked(&target, news),
             _ = second.tick() => core.tick(),
             _ = hangup.recv() => if let Err(error) = core.reload().await {

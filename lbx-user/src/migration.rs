@@ -1,0 +1,80 @@
+//! Who is told of migrations, and by whom: the events of [`lbx_common::migration`] on their way to the core.
+
+use lbx_common::addr::Mac;
+use lbx_common::migration::{Event, Micros};
+use nix::time::{ClockId, clock_gettime};
+use tokio::sync::{broadcast, mpsc};
+
+/// How a source names a VM: by what it knows. Whatever fits one of them is meant.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct VmId {
+    /// Its name; also the name of a target (`web-1`, `vnet3`), which is all that is known of some.
+    pub name: Option<String>,
+    /// Its UUID, in lower case.
+    pub uuid: Option<String>,
+    /// MACs of its vNICs: what a target on another host is known by.
+    pub macs: Vec<Mac>,
+}
+
+impl VmId {
+    /// By its name.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self { name: Some(name.into()), ..Self::default() }
+    }
+}
+
+impl std::fmt::Display for VmId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mac = || self.macs.first().map(crate::config::checked::format_mac);
+        let text = self.name.clone().or_else(|| self.uuid.clone()).or_else(mac);
+        f.pad(text.as_deref().unwrap_or("a VM nobody named"))
+    }
+}
+
+/// An event, and the VM it is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// The VM.
+    pub vm: VmId,
+    /// What happened.
+    pub event: Event,
+}
+
+/// The two ends of the stream of events: sources put theirs in, and whoever passes them on takes them out.
+#[derive(Debug, Clone)]
+pub struct Stream {
+    into: mpsc::UnboundedSender<Told>,
+    accepted: broadcast::Sender<Told>,
+}
+
+impl Stream {
+    /// A stream, and where the core takes from it what sources say.
+    pub fn new() -> (Self, mpsc::UnboundedReceiver<Told>) {
+        let (into, told) = mpsc::unbounded_channel();
+        // Whoever is further behind than this loses the oldest, and is told so.
+        let (accepted, _) = broadcast::channel(1024);
+        (Self { into, accepted }, told)
+    }
+
+    /// Says something; from any thread, and without waiting. Nobody hears it while the daemon stops.
+    pub fn tell(&self, vm: VmId, event: Event) {
+        let _ = self.into.send(Told { vm, event });
+    }
+
+    /// What was news to the core, whoever said it: with all that this host knows of the VM's identity.
+    pub fn listen(&self) -> broadcast::Receiver<Told> {
+        self.accepted.subscribe()
+    }
+
+    /// The core found something to be news.
+    pub fn accept(&self, told: Told) {
+        // Without listeners there is nobody to tell.
+        let _ = self.accepted.send(told);
+    }
+}
+
+/// The time now, as events carry it.
+pub fn now() -> Micros {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap_or_else(|_| nix::sys::time::TimeSpec::new(0, 0));
+    now.tv_sec().cast_unsigned() * 1_000_000 + now.tv_nsec().cast_unsigned() / 1_000
+}
