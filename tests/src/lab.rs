@@ -22,6 +22,7 @@ pub mod guest;
 pub mod image;
 pub mod lbx;
 pub mod left;
+pub mod migrate;
 pub mod nested;
 pub mod netns;
 pub mod offload;
@@ -35,6 +36,7 @@ pub mod topology;
 pub mod vm;
 
 pub use lbx::Lbx;
+pub use migrate::{Migration, Timeline};
 pub use netns::Netns;
 pub use spec::{ClientSpec, HostSpec, LabSpec, VmKind, VmSpec};
 pub use topology::{Client, Host, Lab};

@@ -12,7 +12,7 @@ use super::cpio::Cpio;
 use super::image::Image;
 use super::process::Process;
 use super::record::Record;
-use super::vm::Vm;
+use super::vm::{Seat, Vm};
 use crate::guest::params::Params;
 use crate::guest::pattern::hex;
 
@@ -130,8 +130,15 @@ pub fn qemu(boot: &Boot, memory_mib: u32, cpus: u32, append: &str) -> Vec<String
     ]
 }
 
-/// Starts a guest on its tap.
-pub(super) fn start(record: &Record, vm: &Vm, boot: &Boot, params: &Params) -> Result<Process> {
+/// Starts a guest in its seat; `incoming`: it waits there for a migration instead of booting.
+pub(super) fn start(
+    record: &Record,
+    vm: &Vm,
+    seat: &Seat,
+    boot: &Boot,
+    params: &Params,
+    incoming: bool,
+) -> Result<Process> {
     let (name, queues) = (&vm.spec.name, vm.spec.queues);
     let mut arguments = qemu(boot, vm.spec.memory_mib, queues, &params.words().join(" "));
     let (netdev_queues, device_queues) = if queues > 1 {
@@ -144,22 +151,26 @@ pub(super) fn start(record: &Record, vm: &Vm, boot: &Boot, params: &Params) -> R
     option("uuid", uuid(vm.mac));
     option(
         "netdev",
-        format!("tap,id=n0,ifname={},script=no,downscript=no,vhost=off{netdev_queues}", vm.port),
+        format!("tap,id=n0,ifname={},script=no,downscript=no,vhost=off{netdev_queues}", seat.port),
     );
     option(
         "device",
         format!("virtio-net-pci,netdev=n0,id=net0,romfile=,mac={}{device_queues}", vm.mac_text()),
     );
     option("device", "virtio-balloon-pci,id=balloon0".into());
-    option("chardev", format!("file,id=console,path={}", vm.console_path().display()));
+    // All QEMUs of a VM write to one file, source and destination of a migration at the same time.
+    option("chardev", format!("file,id=console,append=on,path={}", vm.console_path().display()));
     option("serial", "chardev:console".into());
-    for path in [vm.qmp_path(), vm.qmp_path_for_lbx()] {
+    for path in vm.qmp_paths(seat) {
         option("qmp", format!("unix:{},server=on,wait=off", path.display()));
     }
+    if incoming {
+        option("incoming", "defer".into());
+    }
     arguments.extend(vm.spec.qemu_args.iter().cloned());
-    let mut command: Command = vm.host_ns.command(QEMU);
+    let mut command: Command = seat.host_ns.command(QEMU);
     command.args(arguments);
-    Process::spawn(record, name, command)
+    Process::spawn(record, &seat.name(name), command)
 }
 
 /// A UUID that is as fixed as the MAC.

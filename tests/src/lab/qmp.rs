@@ -47,23 +47,24 @@ impl Qmp {
     pub fn wait_event(&mut self, name: &str, limit: Duration) -> Result<Value> {
         let deadline = Instant::now() + limit;
         loop {
-            let next = if self.events.is_empty() { None } else { Some(self.events.remove(0)) };
-            let event = match next {
-                Some(event) => event,
-                None if Instant::now() > deadline => bail!("no QMP event {name} within {limit:?}"),
-                None => {
-                    let left =
-                        deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-                    self.output.set_read_timeout(Some(left))?;
-                    let event = self.read();
-                    self.output.set_read_timeout(Some(Duration::from_secs(10)))?;
-                    event?
-                }
-            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            let event =
+                self.next_event(left).with_context(|| format!("no QMP event {name} within {limit:?}"))?;
             if event["event"] == name {
                 return Ok(event);
             }
         }
+    }
+
+    /// The next event, whatever it is.
+    pub fn next_event(&mut self, limit: Duration) -> Result<Value> {
+        if !self.events.is_empty() {
+            return Ok(self.events.remove(0));
+        }
+        self.output.set_read_timeout(Some(limit.max(Duration::from_millis(1))))?;
+        let event = self.read();
+        self.output.set_read_timeout(Some(Duration::from_secs(10)))?;
+        event
     }
 
     fn read(&mut self) -> Result<Value> {

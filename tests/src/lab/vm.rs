@@ -35,6 +35,10 @@ pub struct Vm {
     pub host_ns: Netns,
     /// A stand-in's own namespace.
     pub ns: Option<Netns>,
+    /// Its bridge port on the host it was made on.
+    home: (usize, String),
+    /// Which of its QEMUs runs: counts up with every migration.
+    run: u32,
     params: Params,
     boot: Option<Boot>,
     process: Option<Process>,
@@ -68,14 +72,7 @@ impl Vm {
         let (port, ns) = match spec.kind {
             VmKind::Guest => {
                 let port = format!("tap{n}");
-                let queues = if spec.queues > 1 { " multi_queue" } else { "" };
-                tools::ip(
-                    &host_ns,
-                    &[
-                        format!("tuntap add dev {port} mode tap{queues} vnet_hdr"),
-                        format!("link set {port} mtu {mtu} master br0 up"),
-                    ],
-                )?;
+                make_tap(&host_ns, &port, spec.queues, mtu)?;
                 (port, None)
             }
             VmKind::StandIn => {
@@ -96,7 +93,8 @@ impl Vm {
             }
         }
         let dir = lab.record.dir().to_owned();
-        Ok(Self { spec, addr, mac, port, host, host_ns, ns, params, boot, process: None, dir })
+        let home = (host, port.clone());
+        Ok(Self { spec, addr, mac, port, host, host_ns, ns, home, run: 0, params, boot, process: None, dir })
     }
 
     /// Starts it; if it runs, it is killed first.
@@ -104,7 +102,7 @@ impl Vm {
         self.process = None;
         self.process = Some(match (&self.ns, &self.boot) {
             (Some(ns), _) => standin::start(record, ns, &self.params)?,
-            (None, Some(boot)) => guest::start(record, self, boot, &self.params)?,
+            (None, Some(boot)) => guest::start(record, self, &self.seat(), boot, &self.params, false)?,
             (None, None) => bail!("{}: no kernel to boot", self.spec.name),
         });
         Ok(())
@@ -118,6 +116,35 @@ impl Vm {
     /// The pid of QEMU, or of the stand-in's server.
     pub fn pid(&self) -> Option<i32> {
         self.process.as_ref().map(Process::pid)
+    }
+
+    /// Where it runs.
+    pub fn seat(&self) -> Seat {
+        Seat { host: self.host, host_ns: self.host_ns.clone(), port: self.port.clone(), run: self.run }
+    }
+
+    /// A seat for its next QEMU on a host, with a tap of its own: the one it was made with, if that is there and not
+    /// in use. Makes the tap.
+    pub(super) fn next_seat(&self, host: usize, host_ns: &Netns, mtu: u32) -> Result<Seat> {
+        let (home, tap) = (&self.home, format!("tap-{}", self.spec.name));
+        let port = if host == home.0 && self.port != home.1 { home.1.clone() } else { tap };
+        if !host_ns.run(|| crate::guest::net::device_index(&port))?.is_ok_and(|index| index != 0) {
+            make_tap(host_ns, &port, self.spec.queues, mtu)?;
+        }
+        Ok(Seat { host, host_ns: host_ns.clone(), port, run: self.run + 1 })
+    }
+
+    /// Starts a QEMU that waits in a seat for the guest to come.
+    pub(super) fn expect(&self, record: &Record, seat: &Seat) -> Result<Process> {
+        let boot = self.boot.as_ref().filter(|_| self.spec.kind == VmKind::Guest);
+        let boot = boot.with_context(|| format!("{} is no QEMU guest", self.spec.name))?;
+        guest::start(record, self, seat, boot, &self.params, true)
+    }
+
+    /// It runs in this seat from now on; the process it ran in before.
+    pub(super) fn sit(&mut self, seat: Seat, process: Process) -> Option<Process> {
+        (self.host, self.host_ns, self.port, self.run) = (seat.host, seat.host_ns, seat.port, seat.run);
+        self.process.replace(process)
     }
 
     /// Its MAC as text.
@@ -139,12 +166,17 @@ impl Vm {
 
     /// The QMP socket for tests; lbx has one of its own, [`Vm::qmp_path_for_lbx`].
     pub fn qmp_path(&self) -> PathBuf {
-        self.dir.join(format!("{}.qmp", self.spec.name))
+        self.qmp_paths(&self.seat())[0].clone()
     }
 
     /// The second QMP socket: one socket serves one client.
     pub fn qmp_path_for_lbx(&self) -> PathBuf {
-        self.dir.join(format!("{}.qmp2", self.spec.name))
+        self.qmp_paths(&self.seat())[1].clone()
+    }
+
+    /// Both QMP sockets of its QEMU in a seat: the tests', and lbx's.
+    pub fn qmp_paths(&self, seat: &Seat) -> [PathBuf; 2] {
+        ["qmp", "qmp2"].map(|kind| self.dir.join(format!("{}.{kind}", seat.name(&self.spec.name))))
     }
 
     /// Connects to the guest's QMP socket.
@@ -218,6 +250,38 @@ impl Vm {
     pub fn describe(&self) -> String {
         format!("{} ({}, {})", self.spec.name, self.accel(), self.port)
     }
+}
+
+/// Where a VM runs: one QEMU of it, on a port of a host's bridge.
+#[derive(Debug, Clone)]
+pub struct Seat {
+    /// The number of the host.
+    pub host: usize,
+    /// Its namespace.
+    pub host_ns: Netns,
+    /// The tap.
+    pub port: String,
+    /// Which of the VM's QEMUs: 0 is the one that booted.
+    pub run: u32,
+}
+
+impl Seat {
+    /// The name of the VM's files in this seat: `vm1`, then `vm1-1`, ...
+    pub fn name(&self, vm: &str) -> String {
+        if self.run == 0 { vm.into() } else { format!("{vm}-{}", self.run) }
+    }
+}
+
+/// Makes a tap on the bridge of a host.
+fn make_tap(host_ns: &Netns, port: &str, queues: u32, mtu: u32) -> Result<()> {
+    let queues = if queues > 1 { " multi_queue" } else { "" };
+    tools::ip(
+        host_ns,
+        &[
+            format!("tuntap add dev {port} mode tap{queues} vnet_hdr"),
+            format!("link set {port} mtu {mtu} master br0 up"),
+        ],
+    )
 }
 
 /// An address family.
