@@ -86,6 +86,43 @@ fn the_way_in_and_the_way_back() {
 }
 
 #[test]
+fn a_port_used_again_for_a_direct_connection_is_left_alone() {
+    let mut bench = Bench::new(World::nat());
+    for (v4, hook) in FAMILIES.into_iter().zip(HOOKS) {
+        let body = |flags| {
+            move |own| Body::Tcp {
+                ports: (own, 77),
+                seq: 1,
+                ack: 2,
+                flags,
+                options: Vec::new(),
+                data: Vec::new(),
+            }
+        };
+        let vm = bench.run(hook, &tcp_packet(v4, 77, SYN).build()).vm();
+        let mut from_vm = |flags, translated: bool| {
+            let (own, expected) = answer(v4, vm, body(flags), (8080, 80));
+            let back = bench.run(Hook::Tc(vm.into()), &own);
+            let (expected, counted): (_, &[Reason]) =
+                if translated { (expected, &[]) } else { (own, &[Reason::NotTranslated]) };
+            back.is(&format!("{flags:#x}"), Verdict::Pass, &expected, counted);
+        };
+        // A connection through the VIP, accepted more than once, and reset.
+        from_vm(SYN | ACK, true);
+        from_vm(SYN | ACK, true);
+        from_vm(RST | ACK, true);
+        // The client's next connection from that port is to the VM itself.
+        from_vm(SYN | ACK, false);
+        from_vm(ACK, false);
+        // And then one to the VIP again.
+        let again = bench.run(hook, &tcp_packet(v4, 77, SYN).build());
+        assert_eq!(again.vm(), vm, "the same slot");
+        let (own, expected) = answer(v4, vm, body(SYN | ACK), (8080, 80));
+        bench.run(Hook::Tc(vm.into()), &own).is("again", Verdict::Pass, &expected, &[]);
+    }
+}
+
+#[test]
 fn a_direct_connection_is_left_alone() {
     let mut bench = Bench::new(World::nat());
     for v4 in FAMILIES {

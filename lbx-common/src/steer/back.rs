@@ -1,6 +1,8 @@
 //! The way back of `nat`: which flow an answer of a target belongs to.
 
 use crate::addr::Ip;
+use crate::algo::tcp::packet;
+use crate::flow::{IdleClass, class_index};
 use crate::key::{FlowKey, scope};
 use crate::port::flags;
 use crate::service::Back;
@@ -45,9 +47,21 @@ pub const fn forward_key(
     }
 }
 
+/// Whether an answer with these TCP flags shows that a recorded flow (its [`crate::flow::flags`]) is not what it
+/// belongs to: the target accepts a connection, but the recorded one is over and no SYN for another came by. A client
+/// has used its port again, for a connection straight to the target.
+#[inline(always)]
+pub const fn is_anothers(flow: u16, tcp_flags: u8) -> bool {
+    const ACCEPTS: u8 = packet::SYN | packet::ACK;
+    tcp_flags & (ACCEPTS | packet::RST | packet::FIN) == ACCEPTS
+        && class_index(flow) == IdleClass::Closed as usize
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::algo::tcp::packet::{ACK, FIN, RST, SYN};
+    use crate::flow::with_class;
     use crate::key::ports;
     use core::net::IpAddr;
 
@@ -62,6 +76,20 @@ mod tests {
         assert!(!waits(flags::BACK_AT_EGRESS, bridge, true), "it ends at the host");
         assert!(!waits(flags::BACK_AT_EGRESS, redirect, false), "conntrack did not see the question");
         assert!(!waits(flags::VNIC, bridge, false), "nothing is there to translate it");
+    }
+
+    #[test]
+    fn only_accepting_on_a_connection_that_is_over_is_anothers() {
+        for class in [IdleClass::New, IdleClass::Established, IdleClass::Closed, IdleClass::Datagram] {
+            for tcp_flags in [0, SYN, ACK, SYN | ACK, RST | ACK, FIN | ACK, SYN | ACK | RST] {
+                let expected = matches!(class, IdleClass::Closed) && tcp_flags == SYN | ACK;
+                assert_eq!(
+                    is_anothers(with_class(0x17, class), tcp_flags),
+                    expected,
+                    "{class:?} {tcp_flags:#x}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -233,6 +233,13 @@ extern "C" fn lbx_back(zero: u32) -> u32 {
                 && let Some(target) = target(hit.word.target())
                 && fate::is_same(target, hit.word)
             {
+                if target.flags & target_flags::EXCLUSIVE == 0
+                    && query.protocol == protocol::TCP
+                    && back::is_anothers(hit.flags, query.tcp_flags)
+                {
+                    hit.untranslate();
+                    return NO_BACK;
+                }
                 let now = clock::jiffies();
                 let epoch = clock::epoch(control, now);
                 hit.touch(epoch, query.protocol, query.tcp_flags, Direction::ToClient, || ColdFlow {

@@ -110,6 +110,14 @@ impl Hit {
         fresh
     }
 
+    /// Leaves what answers to the flow's tuple alone from now on, until a SYN opens the flow anew.
+    #[inline(always)]
+    pub fn untranslate(&self) {
+        // SAFETY: `entry` lies within a value of the map; of two stores at a time one is lost, and made again by the
+        // next packet.
+        unsafe { write_volatile(&raw mut (*self.entry).flags, self.flags & !flags::NAT) };
+    }
+
     /// Frees the entry, unless somebody else has taken it meanwhile.
     #[inline(always)]
     pub fn forget(&self, hash: u64) {
