@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::Load;
 use super::wrk::{self, Answer};
@@ -180,17 +180,25 @@ fn proxy(scenario: &Scenario, dir: &Path) -> Result<Process> {
 }
 
 /// The way of nftables leads over the host as a router, in both directions, with a client address of its own: what
-/// goes to the client's other addresses takes the bridge.
+/// goes to the client's other addresses takes the bridge. The direct way has one of its own too: to a server its
+/// connections look like those of nat, and one in TIME-WAIT would make a new one with the same ports wait for a second.
 fn route(scenario: &Scenario) -> Result<()> {
     let (host, vip): (Pair, Pair) = (addr::host(0), addr::vip(2));
     let client = scenario.lab.client();
-    let source = client.sources.first().context("a client with sources")?.v4;
+    let [source, direct, ..] = client.sources[..] else { bail!("the client has too few addresses") };
+    let (source, direct) = (source.v4, direct.v4);
     scenario.lab.host().ns.sysctls(&[
         ("net/ipv4/ip_forward", "1"),
         ("net/ipv4/conf/all/send_redirects", "0"),
         ("net/ipv4/conf/br0/send_redirects", "0"),
     ])?;
-    tools::ip(&client.ns, &[format!("route add {}/32 via {} src {source}", vip.v4, host.v4)])?;
+    tools::ip(
+        &client.ns,
+        &[
+            format!("route add {}/32 via {} src {source}", vip.v4, host.v4),
+            format!("route add {}/32 dev {} src {direct}", Way::Direct.at().0, client.dev),
+        ],
+    )?;
     for vm in &scenario.lab.vms {
         let ns = vm.ns.as_ref().context("a stand-in has a namespace")?;
         tools::ip(ns, &[format!("route add {source}/32 via {}", host.v4)])?;
