@@ -10,6 +10,7 @@ use lbx_common::target::Forward;
 pub use self::line::{Line, Lines};
 
 use self::line::Tap;
+use super::other::Other;
 use super::programs::{Flows, Load};
 use super::{Report, Samples, Settings, clock};
 use crate::demo::Claim;
@@ -45,7 +46,7 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     ));
     let most = SIZES.map(|(flows, _)| flows).into_iter().max().unwrap_or(1);
     let mut lines = Lines::build(most, Forward::Dsr, true)?;
-    let first = [
+    let mut first = vec![
         Line::BareRedirect,
         Line::BareTable,
         Line::Dsr,
@@ -54,6 +55,14 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
         Line::Numgen,
         Line::Jhash,
     ];
+    if let Some(pin) = &settings.against {
+        report.say(&format!(
+            "`other`: {}, which sends back by the veth it got a frame by.",
+            Other::open(pin)?.name()
+        ));
+        lines.against(pin)?;
+        first.push(Line::Other);
+    }
     let rows = measure(&mut lines, &first, rounds, time)?;
     for (flows, _) in SIZES {
         table(report, &rows, flows);
@@ -67,8 +76,12 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
         table(report, &translated, flows);
     }
     for (flows, goal) in SIZES {
-        let found = rows.iter().find(|row| row.line == Line::Dsr && row.flows == flows);
-        let mpps = found.map_or(f64::NAN, |row| row.arrived.median());
+        let of = |line| rows.iter().find(|row| row.line == line && row.flows == flows);
+        let mpps = of(Line::Dsr).map_or(f64::NAN, |row| row.arrived.median());
+        if let Some(other) = of(Line::Other) {
+            let ratio = mpps / other.arrived.median();
+            report.claim(Claim::at_least(&format!("live: dsr / other, {flows} flows"), ratio, "", 1.0));
+        }
         report.claim(Claim::at_least(&format!("live: dsr into a veth, {flows} flows"), mpps, "Mpps", goal));
     }
     Ok(())

@@ -26,6 +26,11 @@ impl Other {
         Ok(Self { program: info.fd()?, name })
     }
 
+    /// What its program is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// What the tables say of it.
     pub fn introduce(&self) -> String {
         format!(

@@ -3,6 +3,8 @@
 mod kernel;
 mod tap;
 
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -38,6 +40,8 @@ pub enum Line {
     Numgen,
     /// nftables, targets by a hash.
     Jhash,
+    /// Another balancer's program, which sends back by the port a frame came in by.
+    Other,
 }
 
 impl Line {
@@ -52,6 +56,7 @@ impl Line {
             Self::Bridge => "kernel bridge",
             Self::Numgen => "nftables dnat, numgen",
             Self::Jhash => "nftables dnat, jhash",
+            Self::Other => "other",
         }
     }
 
@@ -85,6 +90,7 @@ struct Into {
     lbx: u32,
     bare_redirect: u32,
     bare_table: u32,
+    other: Option<u32>,
 }
 
 impl Lines {
@@ -117,8 +123,22 @@ impl Lines {
         for end in kernel.iter().map(Kernel::ends).collect::<Result<Vec<_>>>()?.concat() {
             programs.attach("live_arrive", end)?;
         }
-        let into = Into { lbx: index("c0")?, bare_redirect: index("in0")?, bare_table: index("in1")? };
+        let into =
+            Into { lbx: index("c0")?, bare_redirect: index("in0")?, bare_table: index("in1")?, other: None };
         Ok(Self { programs, kernel, bench, into })
+    }
+
+    /// Adds that of another balancer's pinned program: a veth at whose one end it is, and at whose other end frames
+    /// are put in and come out.
+    pub fn against(&mut self, pin: &Path) -> Result<()> {
+        ip(&["link add in2 type veth peer name r2"])?;
+        let pin = pin.to_str().context("a pin with a plain name")?;
+        tools::run(Command::new("ip").args(["link", "set", "r2", "xdpdrv", "pinned", pin]))?;
+        let end = index("in2")?;
+        self.programs.attach("live_arrive", end)?;
+        ip(&["link set in2 up", "link set r2 up"])?;
+        self.into.other = Some(end);
+        Ok(())
     }
 
     /// Sends frames of `flows` flows, at random, for this long.
@@ -155,6 +175,7 @@ impl Lines {
             Line::Bridge => self.kernel()?.bridge()?,
             Line::Numgen => self.kernel()?.numgen()?,
             Line::Jhash => self.kernel()?.jhash()?,
+            Line::Other => self.into.other.context("built without another balancer")?,
         };
         let frame = frame(line);
         let load = line.load(&frame, flows);
@@ -210,7 +231,5 @@ fn index(name: &str) -> Result<u32> {
 
 /// Runs `ip` in the calling thread's network namespace.
 fn ip(lines: &[&str]) -> Result<()> {
-    lines
-        .iter()
-        .try_for_each(|line| tools::run(std::process::Command::new("ip").args(line.split(' '))).map(|_| ()))
+    lines.iter().try_for_each(|line| tools::run(Command::new("ip").args(line.split(' '))).map(|_| ()))
 }
