@@ -5,6 +5,7 @@
 //! never because a figure is bad: that is a claim that does not hold.
 
 pub mod apps;
+pub mod balance;
 pub mod clock;
 pub mod flows;
 pub mod generator;
@@ -43,12 +44,25 @@ pub enum Name {
     Table,
     /// Looking at the queues of vNICs.
     Queues,
+    /// Spreading load over unequal guests, by lbx and others.
+    Balance,
+    /// Weights under constant load.
+    Steady,
 }
 
 impl Name {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Path, Self::Profile, Self::Flows, Self::Live, Self::Apps, Self::Table, Self::Queues];
+    pub const ALL: [Self; 9] = [
+        Self::Path,
+        Self::Profile,
+        Self::Flows,
+        Self::Live,
+        Self::Apps,
+        Self::Table,
+        Self::Queues,
+        Self::Balance,
+        Self::Steady,
+    ];
 }
 
 /// How to measure.
@@ -60,6 +74,8 @@ pub struct Settings {
     pub cpu: usize,
     /// Another balancer's XDP program, pinned and configured by whoever measures, for the same packets.
     pub against: Option<PathBuf>,
+    /// Where plots and tables for programs go; without it there are none.
+    pub plots: Option<PathBuf>,
 }
 
 impl Settings {
@@ -79,5 +95,7 @@ pub fn run(name: Name, settings: &Settings, report: &mut Report) -> Result<()> {
         Name::Apps => apps::run(settings, report),
         Name::Table => table::run(settings, report),
         Name::Queues => queues::run(settings, report),
+        Name::Balance => balance::run(settings, report),
+        Name::Steady => balance::steady(settings, report),
     }
 }

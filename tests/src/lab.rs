@@ -31,6 +31,7 @@ pub mod qmp;
 pub mod record;
 pub mod spec;
 pub mod standin;
+pub mod throttle;
 pub mod tools;
 pub mod topology;
 pub mod vm;

@@ -10,11 +10,13 @@ use crate::{artifacts, build, paths, setup, user};
 
 /// The document whose tables are the benches' figures.
 const DOCUMENT: &str = "docs/performance.md";
+/// Its pictures.
+const PLOTS: &str = "docs/performance";
 
 /// Arguments of `bench`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The benches to run: path, profile, flows, live, apps, table, queues; without a name all of them
+    /// The benches to run: path, profile, flows, live, apps, table, queues, balance, steady; without a name all of them
     names: Vec<String>,
     /// Write the claims and their values to this file
     #[arg(long, value_name = "FILE")]
@@ -38,7 +40,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     setup::everything()?;
     let wants = |name: &str| args.names.is_empty() || args.names.iter().any(|wanted| wanted == name);
-    if wants("apps") {
+    if wants("apps") || wants("balance") || wants("steady") {
         setup::for_benches()?;
     }
     build::everything(true, false)?;
@@ -52,6 +54,9 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(file) = &args.json {
         cmd = cmd.arg("--json").arg(std::path::absolute(file)?);
     }
+    // Beside the document that shows them, or where finished things are.
+    let plots = if args.document { paths::root().join(PLOTS) } else { paths::target().join("bench") };
+    cmd = cmd.arg("--plots").arg(plots);
     if args.document {
         cmd = cmd.arg("--document").arg(paths::root().join(DOCUMENT));
     }

@@ -48,6 +48,15 @@ impl Report {
         self.add("\n");
     }
 
+    /// A picture that was written to a file: of the document it is a neighbour.
+    pub fn picture(&mut self, what: &str, file: &Path) {
+        self.story.say(&format!("{what}: {}", file.display()));
+        let (dir, name) = (file.parent().and_then(Path::file_name), file.file_name());
+        if let (Some(dir), Some(name)) = (dir, name) {
+            self.add(&format!("![{what}]({}/{})\n\n", dir.display(), name.display()));
+        }
+    }
+
     /// Notes a claim and says how it went.
     pub fn claim(&mut self, claim: Claim) {
         self.story.claim(claim);

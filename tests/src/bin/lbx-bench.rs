@@ -30,6 +30,9 @@ struct Args {
     /// the services of the bench
     #[arg(long, value_name = "PIN")]
     against: Option<PathBuf>,
+    /// Write plots of `balance` and `steady` into this directory
+    #[arg(long, value_name = "DIR")]
+    plots: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -56,7 +59,12 @@ fn run(args: &Args) -> Result<bool> {
     if let Some(noise) = machine::noise() {
         println!("!! {noise}");
     }
-    let settings = Settings { quick: args.quick, cpu: args.cpu, against: args.against.clone() };
+    let settings = Settings {
+        quick: args.quick,
+        cpu: args.cpu,
+        against: args.against.clone(),
+        plots: args.plots.clone(),
+    };
     let mut report = Report::new();
     for name in names {
         // On a thread of its own: it enters namespaces and pins itself.

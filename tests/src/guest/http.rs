@@ -44,7 +44,10 @@ pub fn serve(state: &State, stream: TcpStream) -> io::Result<()> {
         if request.expects_continue {
             out.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
-        state.serve(request.service_ms);
+        // Whoever asks how busy it is, or changes that, does not stand in its queue.
+        if !request.path.starts_with("/control/") && request.path != "/stats" {
+            state.serve(request.service_ms);
+        }
         state.requests.fetch_add(1, Ordering::Relaxed);
         respond(state, &request, &mut input, &mut out)?;
         if !request.keep_alive {

@@ -88,6 +88,7 @@ impl State {
             "connections": self.connections.load(Ordering::Relaxed),
             "frames": self.frames.load(Ordering::Relaxed),
             "datagrams": self.datagrams.load(Ordering::Relaxed),
+            "in_service": self.slots.in_use(),
             "service_ms": self.service_ms.load(Ordering::Relaxed),
             "checksum_errors": stats::checksum_errors(&kernel),
             "kernel": kernel,
@@ -98,22 +99,29 @@ impl State {
 /// A semaphore whose size can change while it is held.
 #[derive(Default)]
 struct Slots {
-    /// (limit, in use); limit 0 is none.
-    state: Mutex<(u64, u64)>,
+    /// (limit, in use, waiting); limit 0 is none.
+    state: Mutex<(u64, u64, u64)>,
     freed: Condvar,
 }
 
 impl Slots {
     fn hold(&self, work: impl FnOnce()) {
         let mut state = self.state.lock().expect("no holder panics");
+        state.2 += 1;
         while state.0 != 0 && state.1 >= state.0 {
             state = self.freed.wait(state).expect("no holder panics");
         }
-        state.1 += 1;
+        (state.1, state.2) = (state.1 + 1, state.2 - 1);
         drop(state);
         work();
         self.state.lock().expect("no holder panics").1 -= 1;
         self.freed.notify_one();
+    }
+
+    /// Requests in service, and those that wait for it.
+    fn in_use(&self) -> u64 {
+        let state = self.state.lock().expect("no holder panics");
+        state.1 + state.2
     }
 
     fn set_limit(&self, limit: u64) {

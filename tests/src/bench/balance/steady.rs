@@ -1,0 +1,83 @@
+//! Weights under constant load: they settle, and then stay where they are.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::open::Plan;
+use super::place::{Arm, Place};
+use super::watch::Weighed;
+use super::{SEED, plots, total};
+use crate::bench::{Report, Settings, clock};
+use crate::demo::Claim;
+
+/// The load.
+const LOAD: f64 = 0.7;
+/// Weights may move for so long.
+const SETTLE: Duration = Duration::from_secs(10);
+/// By how much a weight may move afterwards, per cent of what it is in the middle.
+const STILL: f64 = 5.0;
+
+/// Loads the guests evenly, for long, and watches the weights.
+///
+/// # Errors
+/// When something does not start.
+pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
+    clock::unpin()?;
+    report.section("steady", "Weights under constant load");
+    let time = settings.either(Duration::from_mins(10), Duration::from_mins(1));
+    report.say(&format!(
+        "The guests and the load of `bench balance` at {:.0} %, through adaptive weights, for {} s. A weight's movement \
+         is its largest distance from its median after the first {} s, of that median.",
+        LOAD * 100.0,
+        time.as_secs(),
+        SETTLE.as_secs()
+    ));
+    let place = Place::build()?;
+    let plan = Plan::new(SEED, LOAD * total(), time);
+    let (_, weighed) = place.load(Arm::Adaptive, &plan, Duration::from_secs(5))?;
+    let last = weighed.last().context("no weight was seen")?;
+    let mut rows = vec![["guest", "median", "moves by"].map(String::from).to_vec()];
+    let mut worst = 0.0;
+    for n in 0..last.factors.len() {
+        let (median, moves) = movement(&weighed, n, SETTLE);
+        rows.push(vec![format!("vm{}", n + 1), format!("{median:.3}"), format!("{moves:.1} %")]);
+        worst = f64::max(worst, moves);
+    }
+    report.table(&rows);
+    report.claim(Claim::at_most("steady: movement of a weight after 10 s", worst, "%", STILL));
+    if let Some(dir) = &settings.plots {
+        let file = dir.join("steady-weights.svg");
+        plots::weights("Weights under constant load", &weighed, time).write(&file)?;
+        report.picture("weights under constant load", &file);
+    }
+    Ok(())
+}
+
+/// The median of a weight after some time, and its largest distance from it, per cent.
+fn movement(weighed: &[Weighed], guest: usize, after: Duration) -> (f64, f64) {
+    let late = weighed.iter().filter(|one| one.at >= after);
+    let mut factors: Vec<f64> = late.map(|one| one.factors[guest]).collect();
+    factors.sort_by(f64::total_cmp);
+    let (Some(low), Some(high)) = (factors.first(), factors.last()) else { return (f64::NAN, f64::NAN) };
+    let median = factors[factors.len() / 2];
+    (median, (high - median).max(median - low) / median * 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn movement_is_what_comes_after_settling() {
+        let at = |second: u64, factor: f64| Weighed {
+            at: Duration::from_secs(second),
+            factors: vec![1.0, factor],
+        };
+        let weighed: Vec<_> =
+            [(0, 1.0), (5, 0.3), (10, 0.5), (11, 0.52), (12, 0.5), (13, 0.49)].map(|(s, f)| at(s, f)).into();
+        let (median, moves) = movement(&weighed, 1, Duration::from_secs(10));
+        assert!((median - 0.5).abs() < 1e-9 && (moves - 4.0).abs() < 1e-9, "{median} {moves}");
+        assert!(movement(&weighed, 1, Duration::from_mins(1)).1.is_nan(), "no goal holds for that");
+    }
+}

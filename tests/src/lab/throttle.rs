@@ -1,0 +1,168 @@
+//! Taking CPU time from a VM, while this is held: a cgroup with a quota, v2 (`cpu.max`) or v1 (`cpu.cfs_quota_us`), or,
+//! where neither can be made, its process stopped for a part of every period.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{JoinHandle, sleep};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::record::{Item, Record};
+
+/// The quota is given anew so often: short, so that a VM is slow rather than away.
+const PERIOD: Duration = Duration::from_millis(20);
+/// Where cgroup v2 is mounted, or the controllers of v1.
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// A process that gets less CPU time than it wants. Dropping this gives it back.
+pub struct Throttle {
+    pid: i32,
+    how: How,
+}
+
+enum How {
+    /// Its own cgroup, and the file of the one it came from.
+    Cgroup { own: PathBuf, home: PathBuf },
+    /// A thread that stops it and lets it go on.
+    Pulses { stop: Arc<AtomicBool>, thread: Option<JoinHandle<()>> },
+}
+
+impl Throttle {
+    /// Leaves the process at most `share` of one CPU, above 0 and below 1.
+    ///
+    /// # Errors
+    /// The share is none, or there is no such process.
+    pub fn start(record: &Record, name: &str, pid: i32, share: f64) -> Result<Self> {
+        ensure!(share > 0.0 && share < 1.0, "a share of one CPU is between 0 and 1, not {share}");
+        kill(Pid::from_raw(pid), None).with_context(|| format!("no process {pid}"))?;
+        let (period, quota) = (PERIOD.as_micros(), (PERIOD.as_micros() as f64 * share).round().max(1000.0));
+        let v1 = Path::new(CGROUPS).join("cpu");
+        let v2 = Path::new(CGROUPS);
+        let how = if has_controller(v2) {
+            cgroup(record, v2, name, pid, &[("cpu.max", format!("{quota} {period}"))])
+        } else if v1.join("cpu.cfs_quota_us").exists() || v1.join("cgroup.procs").exists() {
+            let files = [("cpu.cfs_period_us", period.to_string()), ("cpu.cfs_quota_us", quota.to_string())];
+            cgroup(record, &v1, name, pid, &files)
+        } else {
+            Ok(pulses(pid, share))
+        };
+        // A container may show cgroups and refuse to have more made.
+        Ok(Self { pid, how: how.unwrap_or_else(|_| pulses(pid, share)) })
+    }
+
+    /// How it is done, in words.
+    pub fn how(&self) -> &'static str {
+        match self.how {
+            How::Cgroup { .. } => "a quota of its cgroup",
+            How::Pulses { .. } => "stopping it for a part of every 20 ms",
+        }
+    }
+}
+
+impl Drop for Throttle {
+    fn drop(&mut self) {
+        match &mut self.how {
+            How::Cgroup { own, home } => {
+                let _ = fs::write(home, self.pid.to_string());
+                // A process that has just ended may be in it for a moment.
+                let deadline = Instant::now() + Duration::from_secs(2);
+                while fs::remove_dir(&*own).is_err() && own.exists() && Instant::now() < deadline {
+                    sleep(Duration::from_millis(10));
+                }
+            }
+            How::Pulses { stop, thread } => {
+                stop.store(true, Ordering::Relaxed);
+                let _ = thread.take().map(JoinHandle::join);
+            }
+        }
+    }
+}
+
+/// Whether cgroups below the root of v2 have CPU quotas.
+fn has_controller(root: &Path) -> bool {
+    let text = fs::read_to_string(root.join("cgroup.subtree_control")).unwrap_or_default();
+    text.split_whitespace().any(|controller| controller == "cpu")
+}
+
+fn cgroup(record: &Record, root: &Path, name: &str, pid: i32, files: &[(&str, String)]) -> Result<How> {
+    let own = root.join(format!("lbx-{}-{name}", record.id()));
+    let home = home(root, pid)?.join("cgroup.procs");
+    record.with(&Item::Cgroup(own.clone()), || fs::create_dir(&own))??;
+    let filled = files.iter().try_for_each(|(file, value)| fs::write(own.join(file), value));
+    if let Err(error) = filled.and_then(|()| fs::write(own.join("cgroup.procs"), pid.to_string())) {
+        let _ = fs::remove_dir(&own);
+        return Err(error).with_context(|| own.display().to_string());
+    }
+    Ok(How::Cgroup { own, home })
+}
+
+/// The cgroup that a process is in, below a root: a line `0::/path` in v2, `N:cpu,..:/path` in v1.
+fn home(root: &Path, pid: i32) -> Result<PathBuf> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    let v2 = root == Path::new(CGROUPS);
+    let path = text.lines().find_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        let (controllers, path) = rest.split_once(':')?;
+        let wanted = if v2 { controllers.is_empty() } else { controllers.split(',').any(|one| one == "cpu") };
+        wanted.then_some(path)
+    });
+    Ok(root.join(path.context("its cgroup is not named")?.trim_start_matches('/')))
+}
+
+fn pulses(pid: i32, share: f64) -> How {
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let thread = std::thread::spawn(move || {
+        let send = |signal| kill(Pid::from_raw(pid), signal).is_ok();
+        while !stopped.load(Ordering::Relaxed) && send(Signal::SIGCONT) {
+            sleep(PERIOD.mul_f64(share));
+            if !send(Signal::SIGSTOP) {
+                break;
+            }
+            sleep(PERIOD.mul_f64(1.0 - share));
+        }
+        send(Signal::SIGCONT);
+    });
+    How::Pulses { stop, thread: Some(thread) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pulses_take_time_and_give_it_back() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = child.id() as i32;
+        let state = || {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            stat.rsplit(')').next().unwrap().trim_start().starts_with('T')
+        };
+        let throttle = Throttle { pid, how: pulses(pid, 0.25) };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !state() {
+            assert!(Instant::now() < deadline, "never stopped");
+        }
+        drop(throttle);
+        while state() {
+            assert!(Instant::now() < deadline, "still stopped");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_home_is_below_its_root() {
+        let me = std::process::id() as i32;
+        for root in [CGROUPS.to_owned(), format!("{CGROUPS}/cpu")] {
+            if let Ok(home) = home(Path::new(&root), me) {
+                assert!(home.starts_with(&root), "{}", home.display());
+            }
+        }
+    }
+}
