@@ -51,6 +51,8 @@ pub mod flags {
     pub const CLASS_SHIFT: u16 = 10;
     /// Mask of the idle class.
     pub const CLASS_MASK: u16 = 0x0c00;
+    /// The flow is counted among the open ones of its target ([`crate::live::Live::held`]).
+    pub const COUNTED: u16 = 0x8000;
 }
 
 /// Which idle time a flow is subject to (two bits in the flags).

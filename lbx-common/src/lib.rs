@@ -20,6 +20,7 @@ pub mod fragment;
 pub mod health;
 pub mod key;
 pub mod limits;
+pub mod live;
 pub mod measure;
 #[cfg(any(feature = "std", test))]
 pub mod migration;

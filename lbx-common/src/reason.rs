@@ -149,4 +149,8 @@ reasons! {
     FragmentFollowed = 82, "fragment_followed", Event;
     /// A new flow was served without a record: its service leaves the rest of the flow table to others.
     FlowRoomKept = 83, "flow_room_kept", Event;
+    /// Of two choices the second had the shorter queue and got the flow.
+    FlowToShorter = 90, "flow_to_shorter_queue", Event;
+    /// The address of a queue's ring leads to something else by now; open flows alone were compared.
+    RingStale = 91, "ring_stale", Event;
 }

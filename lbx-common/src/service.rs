@@ -128,6 +128,23 @@ pub mod flags {
     pub const REJECT: u16 = 2;
 }
 
+/// Scheduling algorithms, as [`Service::algorithm`].
+pub mod algorithm {
+    /// The table's slot of the flow's hash, shared by weight.
+    pub const MAGLEV: u8 = 0;
+    /// The shorter queue of two slots ([`crate::steer::pick`]).
+    pub const P2C: u8 = 1;
+
+    /// Its name in the config, the CLI and the API.
+    pub const fn name(number: u8) -> &'static str {
+        match number {
+            MAGLEV => "maglev",
+            P2C => "p2c",
+            _ => "unknown",
+        }
+    }
+}
+
 /// One service. 64 bytes.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, PartialEq, Eq, Pod, Zeroable, Debug, Default)]
@@ -142,7 +159,7 @@ pub struct Service {
     pub members: u16,
     /// [`flags`].
     pub flags: u16,
-    /// Scheduling algorithm by number; 0 is weighted Maglev.
+    /// [`algorithm`].
     pub algorithm: u8,
     /// [`crate::target::Forward`] as a number.
     pub forward: u8,

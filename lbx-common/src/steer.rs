@@ -2,6 +2,7 @@
 
 pub mod back;
 pub mod fate;
+pub mod pick;
 pub mod place;
 pub mod plain;
 pub mod rate;

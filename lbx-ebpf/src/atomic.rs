@@ -1,4 +1,4 @@
-//! Compare-and-swap and exchange on words of maps.
+//! Compare-and-swap, exchange and addition on words of maps.
 //!
 //! `core::sync::atomic` has neither on bpf; the intrinsics behind it compile. On the host, where this is only
 //! checked, plain `AtomicU64` stands in.
@@ -20,6 +20,26 @@ pub unsafe fn compare_exchange(at: *mut u64, old: u64, new: u64) -> bool {
         use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
         // SAFETY: the caller promises an aligned valid word; AtomicU64 has its layout.
         unsafe { AtomicU64::from_ptr(at) }.compare_exchange(old, new, SeqCst, SeqCst).is_ok()
+    }
+}
+
+/// Adds to a word that other CPUs, and user space, add to.
+///
+/// # Safety
+/// As for [`compare_exchange`].
+#[inline(always)]
+pub unsafe fn add(at: *mut u64, n: i64) {
+    #[cfg(target_arch = "bpf")]
+    {
+        use core::intrinsics::{AtomicOrdering::Relaxed, atomic_xadd};
+        // SAFETY: the caller's promise is the intrinsic's.
+        unsafe { atomic_xadd::<u64, u64, { Relaxed }>(at, n as u64) };
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+        // SAFETY: the caller promises an aligned valid word; AtomicU64 has its layout.
+        unsafe { AtomicU64::from_ptr(at) }.fetch_add(n as u64, Relaxed);
     }
 }
 

@@ -15,6 +15,8 @@
 )]
 
 mod atomic;
+#[expect(dead_code, reason = "of the door to kernel memory, the queues' programs need the rest")]
+mod kernel;
 mod maps;
 mod packet;
 mod programs;
@@ -26,8 +28,8 @@ mod verdict;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use programs::{
-    back, clock, enter, slow_answer, slow_headers, slow_icmp, slow_later, slow_reject, slow_too_big, tc,
-    whole, xdp as native,
+    back, clock, depth, enter, slow_answer, slow_headers, slow_icmp, slow_later, slow_reject, slow_too_big,
+    tc, whole, xdp as native,
 };
 
 /// Frames from outside, before the kernel makes them skbs.
@@ -56,6 +58,12 @@ pub fn lbx_tc_egress(ctx: TcContext) -> i32 {
 #[xdp]
 pub fn lbx_clock(ctx: XdpContext) -> u32 {
     clock::run(&ctx)
+}
+
+/// Reads the depth of a target's queue, for `BPF_PROG_TEST_RUN` only. Loaded where the kernel lets its memory be read.
+#[xdp]
+pub fn lbx_depth(ctx: XdpContext) -> u32 {
+    depth::run(&ctx)
 }
 
 /// ARP, neighbour solicitation and echo, behind `xdp_tail`.

@@ -21,6 +21,7 @@ use lbx_common::limits::{
     ADDRESS_SLOTS, FLOWS_DEFAULT, MAX_BACKS, MAX_FRAGMENTS, MAX_MACS, MAX_MORE_RULES, MAX_PORTS, MAX_QUEUES,
     MAX_SERVICES, MAX_TARGETS, NAME_LEN, NEAR_PORTS, TABLE_POOL, WAYS,
 };
+use lbx_common::live::{LIVES, Live};
 use lbx_common::port::{NearPort, Port};
 use lbx_common::reason::REASONS;
 use lbx_common::service::{AddressEntry, Back, Rule, Service};
@@ -70,6 +71,10 @@ pub static TARGETS: Array<Target, { MAX_TARGETS as usize }, MMAPABLE> = Array::n
 /// Weights by (target, queue): what tables are built from. Written and read by user space.
 #[btf_map(name = "weights")]
 pub static WEIGHTS: Array<Weight, { (MAX_TARGETS * MAX_QUEUES) as usize }, MMAPABLE> = Array::new();
+
+/// Open flows and rings by (target, queue).
+#[btf_map(name = "live")]
+pub static LIVE: Array<Live, { LIVES as usize }, MMAPABLE> = Array::new();
 
 /// The pool of the services' tables: [`lbx_common::flow::TargetWord`]s, two an element.
 #[btf_map(name = "slots")]

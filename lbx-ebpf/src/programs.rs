@@ -2,6 +2,7 @@
 
 pub mod back;
 pub mod clock;
+pub mod depth;
 pub mod enter;
 pub mod slow_answer;
 pub mod slow_headers;

@@ -15,6 +15,7 @@ pub mod pending;
 mod load;
 mod notify;
 mod once;
+mod open_flows;
 mod queues;
 mod recent;
 mod report;

@@ -7,6 +7,7 @@
 mod events;
 pub mod flows;
 pub mod names;
+mod pick;
 mod report;
 mod select;
 mod weights;
@@ -208,14 +209,6 @@ fn protocol_name(number: u8) -> String {
         6 => "tcp".to_owned(),
         17 => "udp".to_owned(),
         other => format!("protocol {other}"),
-    }
-}
-
-/// Name of a service's algorithm.
-fn algorithm_name(number: u8) -> &'static str {
-    match number {
-        0 => "maglev",
-        _ => "unknown",
     }
 }
 

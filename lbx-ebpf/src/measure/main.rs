@@ -16,6 +16,7 @@
 
 mod arrive;
 mod find;
+#[path = "../kernel.rs"]
 mod kernel;
 mod maps;
 mod read;

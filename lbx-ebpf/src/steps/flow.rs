@@ -1,5 +1,6 @@
 //! The flow table: finding a flow, keeping it alive, letting go of it.
 
+use super::live;
 use crate::atomic;
 use crate::maps::{FLOWS, FLOWS_COLD};
 use core::ptr::{read_volatile, write_volatile};
@@ -98,8 +99,13 @@ impl Hit {
             unsafe { write_volatile(&raw mut (*self.entry).epoch, epoch) };
         }
         if next != self.flags {
+            let ends = self.flags & flags::COUNTED != 0 && class_index(next) == IdleClass::Closed as usize;
+            let next = if ends { next & !flags::COUNTED } else { next };
             // SAFETY: as above.
             unsafe { write_volatile(&raw mut (*self.entry).flags, next) };
+            if ends {
+                live::ended(self.word);
+            }
             if self.flags & flags::CONFIRMED == 0
                 && let Some(at) = FLOWS_COLD.get_ptr_mut(self.cold)
             {
@@ -122,6 +128,10 @@ impl Hit {
     #[inline(always)]
     pub fn forget(&self, hash: u64) {
         // SAFETY: the seal is the first word of an entry within a value of the map, aligned to 8.
-        unsafe { atomic::compare_exchange(&raw mut (*self.entry).seal, seal(hash, self.word), 0) };
+        let freed =
+            unsafe { atomic::compare_exchange(&raw mut (*self.entry).seal, seal(hash, self.word), 0) };
+        if freed && self.flags & flags::COUNTED != 0 {
+            live::ended(self.word);
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! A function of its own that the verifier checks once, whatever way the packet came: first packets pay for the
 //! call, the others do not carry its code.
 
-use super::{clock, conflict, env::Env, rate, service, stats};
+use super::{clock, conflict, env::Env, live, pick, rate, service, stats};
 use crate::atomic;
 use crate::maps::{FLOWS, MEMBERS, SLOTS, TARGETS};
 use crate::packet::parse::protocol;
@@ -15,7 +15,7 @@ use lbx_common::flow::{Bucket, TargetWord, bucket_one, bucket_two, flags, seal, 
 use lbx_common::key::{self, FlowKey};
 use lbx_common::limits::{MAX_SERVICE_TARGETS, REHASHES, WAYS};
 use lbx_common::reason::Reason;
-use lbx_common::service::Service;
+use lbx_common::service::{Service, algorithm};
 use lbx_common::steer::fate::{self, Choice};
 use lbx_common::steer::place::{self, Refused};
 use lbx_common::target::{Forward, Target};
@@ -63,7 +63,11 @@ pub fn open(
 /// The same, without what only `nat` has to know; [`checked`] makes up for it.
 #[inline(always)]
 pub fn ask(hash: u64, service: u32, port_index: u32, protocol: u8, tcp_flags: u8) -> Opened {
-    let packed = lbx_open(hash, Request::new(service, port_index, protocol, tcp_flags).0);
+    let request = Request::new(service, port_index, protocol, tcp_flags);
+    let mut packed = lbx_open(hash, request.0, NOBODY);
+    if packed == failed(CHOOSE) {
+        packed = lbx_open(hash, request.0, pick::pick(hash, service, port_index) as u64);
+    }
     Opened { why: (packed >> 32) as u32, word: TargetWord(packed as u32) }
 }
 
@@ -130,6 +134,11 @@ const BROKEN: u32 = 5;
 const PAUSED: u32 = 6;
 /// Nobody took it; [`lbx_refused`] tells why.
 const REFUSED: u32 = 7;
+/// Its service's algorithm chooses: here, each call deeper has less stack.
+const CHOOSE: u32 = 8;
+
+/// Nobody was asked yet who takes the flow.
+const NOBODY: u64 = u64::MAX;
 
 /// Packs what went wrong.
 const fn failed(why: u32) -> u64 {
@@ -138,13 +147,22 @@ const fn failed(why: u32) -> u64 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn lbx_open(hash: u64, request: u64) -> u64 {
+extern "C" fn lbx_open(hash: u64, request: u64, chosen: u64) -> u64 {
     let request = Request(request);
     let Some(control) = Env::control() else { return failed(BROKEN) };
     let Some(service) = service::service(request.service()) else { return failed(BROKEN) };
     let now = clock::jiffies();
-    let Some(word) = select(service, hash, now, request.port_index()) else {
-        return failed(REFUSED);
+    let counted = service.algorithm == algorithm::P2C;
+    if counted && chosen == NOBODY {
+        return failed(CHOOSE);
+    }
+    let word = if counted && chosen as u32 != TargetWord::NONE.0 {
+        TargetWord(chosen as u32)
+    } else {
+        match select(service, hash, now, request.port_index()) {
+            Some(word) => word,
+            None => return failed(REFUSED),
+        }
     };
     let nat = service.forward == Forward::Nat as u8;
     let tcp = request.protocol() == protocol::TCP;
@@ -168,7 +186,8 @@ extern "C" fn lbx_open(hash: u64, request: u64) -> u64 {
         // One packet is no conversation yet: it ages as a new flow until the second comes.
         lbx_common::flow::IdleClass::New
     };
-    let entry_flags = with_class(bits.put(if nat { flags::NAT } else { 0 }), class);
+    let marks = if nat { flags::NAT } else { 0 } | if counted { flags::COUNTED } else { 0 };
+    let entry_flags = with_class(bits.put(marks), class);
     let kept = if nat { 0 } else { service.kept_ways as u32 };
     let recorded = record(control, hash, word, clock::epoch(control, now), entry_flags, kept);
     if recorded.is_ok() || !nat {
@@ -176,6 +195,9 @@ extern "C" fn lbx_open(hash: u64, request: u64) -> u64 {
     }
     match recorded {
         Ok(()) => {
+            if counted {
+                live::began(word);
+            }
             count(Reason::FlowRecorded);
             stats::service(request.service(), |s| s.flows_recorded += 1);
             word.0 as u64
@@ -200,7 +222,7 @@ pub fn target(index: u32) -> Option<&'static Target> {
 
 /// A slot of the pool of tables.
 #[inline(always)]
-fn slot(index: u32) -> TargetWord {
+pub fn slot(index: u32) -> TargetWord {
     let Some(at) = SLOTS.get_ptr(index >> 1) else { return TargetWord::NONE };
     // SAFETY: a non-null value pointer of an array map, read as a copy of two words.
     let [low, high] = unsafe { *at };
@@ -306,8 +328,13 @@ fn record(
     let kept = unsafe {
         let entry = &raw mut (*bucket).ways[way];
         let old = core::ptr::read_volatile(&raw const (*entry).seal);
+        let was = core::ptr::read_volatile(&raw const (*entry).target);
+        let marks = core::ptr::read_volatile(&raw const (*entry).flags);
         if !atomic::compare_exchange(&raw mut (*entry).seal, old, 0) {
             return Err(Reason::FlowRaced);
+        }
+        if old != 0 && marks & flags::COUNTED != 0 {
+            live::ended(was);
         }
         core::ptr::write_volatile(&raw mut (*entry).target, word);
         core::ptr::write_volatile(&raw mut (*entry).epoch, epoch);

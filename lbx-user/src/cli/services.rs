@@ -16,7 +16,16 @@ fn table(answer: &Services) -> String {
         return "there is no service".to_owned();
     }
     let mut table = output::table([
-        "SERVICE", "ADDRESS", "SWITCH", "FORWARD", "TARGETS", "FLOWS", "PACKETS", "DROPS", "STATE",
+        "SERVICE",
+        "ADDRESS",
+        "SWITCH",
+        "FORWARD",
+        "ALGORITHM",
+        "TARGETS",
+        "FLOWS",
+        "PACKETS",
+        "DROPS",
+        "STATE",
     ]);
     for service in &answer.services {
         table.add_row(vec![
@@ -24,6 +33,7 @@ fn table(answer: &Services) -> String {
             addresses(service).into(),
             place(service).into(),
             service.forward.as_str().into(),
+            service.algorithm.as_str().into(),
             number(format!("{}/{}", service.targets_active, service.targets)),
             number(grouped(service.live_flows)),
             number(grouped(service.counters.packets)),

@@ -25,8 +25,9 @@ fn table(answer: &Targets) -> String {
     if answer.targets.is_empty() {
         return "there is no target".to_owned();
     }
-    let mut table =
-        output::table(["TARGET", "PORT", "STATE", "WISHES", "WEIGHT", "FLOWS", "NEW", "PACKETS", "DROPS"]);
+    let mut table = output::table([
+        "TARGET", "PORT", "STATE", "WISHES", "WEIGHT", "FLOWS", "OPEN", "NEW", "PACKETS", "DROPS",
+    ]);
     for target in &answer.targets {
         table.add_row(vec![
             target.name.as_str().into(),
@@ -35,6 +36,7 @@ fn table(answer: &Targets) -> String {
             wishes(target).into(),
             number(weight(target)),
             number(grouped(target.live_flows)),
+            number(grouped(target.open_flows)),
             number(grouped(target.counters.flows)),
             number(grouped(target.counters.packets)),
             number(grouped(target.counters.drops)),

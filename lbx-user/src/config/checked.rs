@@ -256,6 +256,8 @@ pub enum Delivery {
 pub enum Algorithm {
     /// Weighted Maglev hash.
     Maglev,
+    /// Power of two choices: the shorter queue of two places in the table.
+    P2c,
 }
 
 /// `service.answer`.

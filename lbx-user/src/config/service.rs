@@ -19,7 +19,7 @@ use super::weights::{self, Weighing};
 pub const MAX_WEIGHT: u64 = 1_000_000;
 
 /// Algorithms that the field knows by name and this version does not have yet.
-const LATER: [&str; 22] = [
+const LATER: [&str; 20] = [
     "rr",
     "round-robin",
     "wrr",
@@ -40,8 +40,6 @@ const LATER: [&str; 22] = [
     "shortest-expected-delay",
     "nq",
     "never-queue",
-    "p2c",
-    "power-of-two",
 ];
 
 /// A service and the places that later checks point at.
@@ -94,7 +92,7 @@ fn read(table: &Table<'_, '_>, switches: &[At<Switch>], limits: &Limits) -> Opti
         "deliver",
         &[("auto", Delivery::Auto), ("redirect", Delivery::Redirect), ("bridge", Delivery::Bridge)],
     );
-    algorithm(table);
+    let algorithm = algorithm(table);
     let answer = answer(table);
     let no_target = choice(table, "no_target", &[("reject", NoTarget::Reject), ("drop", NoTarget::Drop)]);
     let bypass_filters = table.boolean("bypass_filters").is_some_and(|flag| flag.value);
@@ -143,7 +141,7 @@ fn read(table: &Table<'_, '_>, switches: &[At<Switch>], limits: &Limits) -> Opti
         ports: ports?,
         forward: forward?,
         deliver: deliver.unwrap_or(Delivery::Auto),
-        algorithm: Algorithm::Maglev,
+        algorithm: algorithm.unwrap_or(Algorithm::Maglev),
         answer: answer.unwrap_or(Answer::Off),
         no_target: no_target.unwrap_or(NoTarget::Reject),
         bypass_filters,
@@ -261,14 +259,14 @@ fn forward(table: &Table<'_, '_>) -> Option<Forward> {
     choice_quietly(table, "forward", &[("dsr", Forward::Dsr), ("nat", Forward::Nat)])
 }
 
-fn algorithm(table: &Table<'_, '_>) {
-    let Some(text) = table.string("algorithm") else { return };
+fn algorithm(table: &Table<'_, '_>) -> Option<Algorithm> {
+    let text = table.string("algorithm")?;
     if LATER.contains(&text.value.as_str()) {
         let message = format!("\"{}\" is not in this version", text.value);
-        table.error("algorithm", message, Some("use \"maglev\"".to_owned()));
-    } else {
-        let _ = choice(table, "algorithm", &[("maglev", Algorithm::Maglev)]);
+        table.error("algorithm", message, Some("use \"maglev\" or \"p2c\"".to_owned()));
+        return None;
     }
+    choice(table, "algorithm", &[("maglev", Algorithm::Maglev), ("p2c", Algorithm::P2c)])
 }
 
 fn answer(table: &Table<'_, '_>) -> Option<Answer> {

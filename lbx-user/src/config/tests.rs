@@ -110,7 +110,7 @@ wieght = 3
         (13, 21, "service[web].vip", "a VIP is one address, without a prefix length"),
         (14, 12, "service[web].protocol", "this version balances \"tcp\" and \"udp\""),
         (15, 8, "service[web].port", "one port (80), a range (\"8000-8100\"), or 0 for every port"),
-        (16, 13, "service[web].algorithm", "use \"maglev\""),
+        (16, 13, "service[web].algorithm", "use \"maglev\" or \"p2c\""),
         (20, 7, "service[web].target[1].nic", ""),
         (21, 1, "service[web].target[1].wieght", "did you mean `weight`?"),
     ];

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use lbx_common::addr::Mac;
 use lbx_common::limits::WAYS;
 use lbx_common::port::{self, Port};
+use lbx_common::service::algorithm;
 use lbx_common::target::{Deliver, Forward, Weight};
 
 use super::desired::{ControlWant, Desired, PortWant, ServiceWant, SwitchWant, TargetWant, VipWant};
@@ -218,7 +219,8 @@ fn service_want(input: &Input<'_>, service: &Service) -> ServiceWant {
             config::Forward::Nat => Forward::Nat,
         },
         algorithm: match service.algorithm {
-            config::Algorithm::Maglev => 0,
+            config::Algorithm::Maglev => algorithm::MAGLEV,
+            config::Algorithm::P2c => algorithm::P2C,
         },
         reject: service.no_target == NoTarget::Reject,
         suspended: refused.map(|refusal| refusal.reason.clone()),

@@ -59,6 +59,8 @@ pub struct Core {
     pub weigher: Weigher,
     /// What the datapath itself knows of targets.
     pub(super) steered: Steered,
+    /// When counts of open flows are put right again.
+    pub(super) correct_at: Option<Instant>,
     /// VMs by full name of the target.
     pub(super) vms_of_targets: BTreeMap<String, String>,
     /// CPUs of this host.
@@ -126,6 +128,7 @@ impl Core {
             book,
             weigher: Weigher::default(),
             steered: Steered::default(),
+            correct_at: None,
             vms_of_targets: BTreeMap::new(),
             cpus: super::weigh::cpus(),
             overrides,
@@ -358,6 +361,7 @@ impl Core {
     /// What passes with time: renews blackholes, forgets what is no more.
     pub fn tick(&mut self) {
         self.recent.take(self.datapath.maps());
+        self.correct_open_flows();
         if self.book.any_deadline() {
             let _ = self.flip();
         }

@@ -55,6 +55,7 @@ impl Maps {
 
     /// Sets the counters of a target to zero: its index passes to another one.
     pub fn clear_target_stats(&self, target: u32) -> Result<()> {
+        self.clear_live(target)?;
         clear::<TargetStats>(&self.target_stats, "target_stats", target)
     }
 

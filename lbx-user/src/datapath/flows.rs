@@ -200,7 +200,7 @@ impl Maps {
     }
 
     /// The words of an entry: the seal before and after the rest, so that both belong together.
-    fn entry(&self, bucket: u32, way: u32) -> Option<FlowEntry> {
+    pub(super) fn entry(&self, bucket: u32, way: u32) -> Option<FlowEntry> {
         let at = way as usize * 2;
         let seal = self.flows.load64(bucket, at).ok()?;
         let rest = self.flows.load64(bucket, at + 1).ok()?;
@@ -264,6 +264,9 @@ impl Maps {
                 let freed_it =
                     seal.compare_exchange(entry.seal, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
                 freed += u64::from(freed_it);
+                if freed_it && entry.flags & flags::COUNTED != 0 {
+                    self.uncount(entry.target)?;
+                }
             }
         }
         Ok(freed)

@@ -6,6 +6,7 @@
 use super::clock::{self, Clock, IdleTimes, Rate};
 use super::error::{Error, Result};
 use super::links::{self, Device, Point, TcMode, XdpMode};
+use super::live::{self, Sight};
 use super::maps::{Access, Maps, absent};
 use super::netlink::Direction;
 use super::pins::{self, Instance};
@@ -35,6 +36,8 @@ pub struct Options {
     pub answer_rate: u32,
     /// After this time a client's MAC is shown to the bridge again.
     pub learn: Duration,
+    /// Let first packets see how deep queues are, where the kernel allows it.
+    pub live_depth: bool,
     /// Start observing instead of steering, if the maps are new.
     pub observe: bool,
 }
@@ -47,6 +50,7 @@ impl Default for Options {
             idle: IdleTimes::default(),
             answer_rate: 1000,
             learn: Duration::from_mins(1),
+            live_depth: true,
             observe: false,
         }
     }
@@ -60,6 +64,7 @@ pub(crate) struct Programs {
     options: Options,
     // While the flow table is being replaced, its maps have another name.
     resize: bool,
+    sight: Option<Sight>,
     tc: OwnedFd,
     tc_egress: Option<OwnedFd>,
     xdp: HashMap<u32, OwnedFd>,
@@ -82,8 +87,8 @@ impl Programs {
         match self.xdp.entry(port) {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {
-                let mut ebpf =
-                    open(&self.instance, &self.object, &self.options, self.version, self.resize, Some(port))?;
+                let from = Source { version: self.version, resize: self.resize, sight: self.sight };
+                let mut ebpf = open(&self.instance, &self.object, &self.options, from, Some(port))?;
                 Ok(entry.insert(xdp_program(&mut ebpf, "lbx_xdp")?))
             }
         }
@@ -142,7 +147,9 @@ impl Datapath {
         instance.check_maps()?;
         let plan = Plan::new(instance, options)?;
         let resize = plan.is_resize();
-        let mut ebpf = open(instance, object, options, version, resize, None)?;
+        let mut notes = Vec::new();
+        let (mut ebpf, sight) =
+            see(instance, object, options, Source { version, resize, sight: None }, &mut notes)?;
         let clock = xdp_program(&mut ebpf, "lbx_clock")?;
         sys::pin(&clock, &instance.progs(version).join("lbx_clock"))
             .map_err(Error::io("pinning lbx_clock"))?;
@@ -163,12 +170,14 @@ impl Datapath {
             version,
             options: options.clone(),
             resize,
+            sight,
             tc,
             tc_egress,
             xdp: HashMap::new(),
         };
-        let InForce { carried, mut notes } =
+        let InForce { carried, notes: more } =
             upgrade::put_in_force(&plan, &mut programs, instance, options, rate)?;
+        notes.extend(more);
         programs.resize = false;
         if resize {
             notes.push(format!(
@@ -230,14 +239,47 @@ impl Datapath {
     }
 }
 
+/// Which version of the programs is opened, and with what.
+#[derive(Clone, Copy)]
+struct Source {
+    version: u32,
+    resize: bool,
+    sight: Option<Sight>,
+}
+
+/// Opens the object with sight of queues if this kernel allows it, else without and with a note.
+fn see(
+    instance: &Instance,
+    object: &[u8],
+    options: &Options,
+    from: Source,
+    notes: &mut Vec<String>,
+) -> Result<(Ebpf, Option<Sight>)> {
+    let seeing = || {
+        let sight = Sight::of_kernel()?;
+        let mut ebpf = open(instance, object, options, Source { sight: Some(sight), ..from }, None)?;
+        let program = xdp_program(&mut ebpf, live::DEPTH)?;
+        sys::pin(&program, &instance.progs(from.version).join(live::DEPTH))
+            .map_err(Error::io("pinning lbx_depth"))?;
+        Ok::<_, Error>((ebpf, Some(sight)))
+    };
+    if options.live_depth {
+        match seeing() {
+            Ok(seen) => return Ok(seen),
+            Err(error) => notes
+                .push(format!("queues cannot be read in the kernel, p2c compares open flows alone: {error}")),
+        }
+    }
+    Ok((open(instance, object, options, from, None)?, None))
+}
+
 /// Parses the object over the pinned maps; maps that are not pinned yet are made and pinned. Without a port
 /// the programs look it up by the ingress interface, as those that all ports share must.
 fn open(
     instance: &Instance,
     object: &[u8],
     options: &Options,
-    version: u32,
-    resize: bool,
+    Source { version, resize, sight }: Source,
     port: Option<u32>,
 ) -> Result<Ebpf> {
     let buckets = shape::buckets_for(options.flows);
@@ -248,6 +290,13 @@ fn open(
         .map_max_entries("slots", options.table_pool / 2 + 1);
     if let Some(port) = &port {
         loader.override_global("PORT_INDEX", port, true);
+    }
+    if let Some(Sight(offsets)) = &sight {
+        loader.override_global("LIVE_DEPTH", &1_u32, true).override_global(
+            "OFFSETS_OF_MEMBERS",
+            offsets,
+            true,
+        );
     }
     for shape in shape::SHAPES {
         loader.map_pin_path(shape.in_object(), resize::pin_path(instance, shape.name, resize));

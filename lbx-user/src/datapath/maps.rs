@@ -9,10 +9,11 @@ use super::clock::{Clock, Rate};
 use super::error::{Error, Result};
 use super::mmap::Array;
 use super::pins::Instance;
-use super::sys;
+use super::{live, sys};
 use lbx_common::control::{Control, flags};
 use lbx_common::flow::{Bucket, ColdFlow, IdleLimits};
 use lbx_common::limits::{ABI_VERSION, MAX_SERVICES, NAME_LEN, WAYS};
+use lbx_common::live::Live;
 use lbx_common::port::{NearPort, Port};
 use lbx_common::service::{AddressEntry, Back, Rule, Service};
 use lbx_common::target::{State, StateWord, Target, Weight, weight_index};
@@ -40,6 +41,9 @@ pub struct Maps {
     members: Array<u32>,
     targets: Array<Target>,
     weights: Array<Weight>,
+    pub(super) live: Array<Live>,
+    /// Reads the depth of a queue.
+    pub(super) depth: Option<OwnedFd>,
     slots: Array<[u32; 2]>,
     pub(crate) flows: Array<Bucket>,
     pub(crate) cold: Array<ColdFlow>,
@@ -100,6 +104,8 @@ impl Maps {
             members: array!("members"),
             targets: array!("targets"),
             weights: array!("weights"),
+            live: array!("live"),
+            depth: live::open_pinned(instance),
             slots: array!("slots"),
             flows: array!("flows"),
             cold: array!("flows_cold"),

@@ -163,7 +163,8 @@ pub fn peak_in(arrivals: &Arrivals, window: u32) -> Option<u32> {
     (arrivals.window == window && arrivals.sent + arrivals.drops > 0).then_some(arrivals.peak)
 }
 
-fn offsets(btf: &Btf) -> Result<Offsets> {
+/// Offsets of the members that the programs read.
+pub(super) fn offsets(btf: &Btf) -> Result<Offsets> {
     Ok(Offsets {
         file_inode: btf.offset("file", "f_inode")?,
         file_private: btf.offset("file", "private_data")?,

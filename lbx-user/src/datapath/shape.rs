@@ -11,6 +11,7 @@ use lbx_common::limits::{
     ADDRESS_SLOTS, MAX_BACKS, MAX_FRAGMENTS, MAX_MACS, MAX_MORE_RULES, MAX_PORTS, MAX_QUEUES, MAX_SERVICES,
     MAX_TARGETS, NAME_LEN, NEAR_PORTS, WAYS,
 };
+use lbx_common::live::{LIVES, Live};
 use lbx_common::port::{NearPort, Port};
 use lbx_common::reason::REASONS;
 use lbx_common::service::{AddressEntry, Back, Rule, Service};
@@ -104,6 +105,7 @@ pub const SHAPES: &[Shape] = &[
     array::<u32>("members", 2 * MAX_TARGETS),
     array::<Target>("targets", MAX_TARGETS),
     array::<Weight>("weights", MAX_TARGETS * MAX_QUEUES),
+    array::<Live>("live", LIVES),
     array::<Port>("ports", MAX_PORTS),
     array::<[u8; NAME_LEN]>("names", MAX_SERVICES + MAX_TARGETS),
     sized::<[u32; 2]>("slots"),

@@ -10,7 +10,7 @@ use lbx_common::port;
 use lbx_common::reason::Kind;
 use lbx_common::service::{Rule, flags as service_flags};
 
-use super::{Placed, Result, Served, View, algorithm_name, deliver_name, forward_name, protocol_name};
+use super::{Placed, Result, Served, View, deliver_name, forward_name, protocol_name};
 use crate::api::model::{
     Counters, FlowTable, Port, ReasonCount, Service, ServiceCounters, ServiceStats, Services, Source, Stats,
     Status, Target, TargetStats, Targets,
@@ -116,7 +116,7 @@ impl View<'_> {
             port_first: rule.port_first,
             port_last: rule.port_last,
             forward: forward_name(entry.forward).to_owned(),
-            algorithm: algorithm_name(entry.algorithm).to_owned(),
+            algorithm: lbx_common::service::algorithm::name(entry.algorithm).to_owned(),
             no_target: no_target.to_owned(),
             table_size: entry.table_len,
             active: entry.flags & service_flags::ACTIVE != 0,

@@ -82,7 +82,7 @@ impl View<'_> {
         Ok(selected)
     }
 
-    fn read(&self, index: u32) -> Option<Target> {
+    pub(super) fn read(&self, index: u32) -> Option<Target> {
         self.maps.target(index).ok()
     }
 }

@@ -6,11 +6,11 @@ use lbx_common::flow::TargetWord;
 use lbx_common::key::{FlowKey, ports, scope};
 use lbx_common::port;
 use lbx_common::reason::Reason;
-use lbx_common::service::{AddressEntry, Rule, address_flags, flags as service_flags};
+use lbx_common::service::{AddressEntry, Rule, address_flags, algorithm, flags as service_flags};
 use lbx_common::steer::fate::{self, Fate};
 
 use super::select::Selected;
-use super::{Error, Placed, Plugged, Result, Served, View, algorithm_name, deliver_name, forward_name};
+use super::{Error, Placed, Plugged, Result, Served, View, deliver_name, forward_name};
 use crate::api::model::{Step, WhyFlow, WhyFlowQuery};
 
 /// The answer as it grows.
@@ -61,7 +61,7 @@ impl View<'_> {
             return Ok(story.end("passed", Some(Reason::NotAService)));
         };
         story.0.service = Some(service.name.clone());
-        story.0.algorithm = Some(algorithm_name(service.entry.algorithm).to_owned());
+        story.0.algorithm = Some(algorithm::name(service.entry.algorithm).to_owned());
         let range = if rule.port_first == rule.port_last {
             rule.port_first.to_string()
         } else {
@@ -182,6 +182,14 @@ impl View<'_> {
             let n = selected.rehashes;
             story.step("select", format!("that one takes no new flows: hashed again {n} times"));
         }
+        let word = if service.entry.algorithm == algorithm::P2C && selected.slot.is_some() && !selected.walked
+        {
+            let picked = self.pick(service, key.hash(&self.control.secret), ingress, word)?;
+            story.step("choose", picked.text);
+            picked.word
+        } else {
+            word
+        };
         Ok(self.arrive(story, service, key, word))
     }
 

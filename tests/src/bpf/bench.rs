@@ -152,6 +152,7 @@ impl Bench {
             members_first: run.base,
             members: run.len as u16,
             flags: svc.flags,
+            algorithm: svc.algorithm,
             forward: svc.forward as u8,
             vlan: svc.vlan,
             new_flow_rate: svc.rate,

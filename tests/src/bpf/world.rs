@@ -134,6 +134,8 @@ pub struct Svc {
     pub rate: u32,
     /// Of the 8 places of a flow, how many its flows leave to others.
     pub kept: u16,
+    /// Number of the algorithm.
+    pub algorithm: u8,
     /// Whether the VIP is answered for.
     pub answer: bool,
     /// Slots of its table.
@@ -154,6 +156,7 @@ impl Svc {
             flags: service_flags::ACTIVE,
             rate: 0,
             kept: 0,
+            algorithm: 0,
             answer: true,
             table: 251,
             targets: (1..=n).map(Tgt::vm).collect(),
