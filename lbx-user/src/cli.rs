@@ -17,6 +17,7 @@ mod flows;
 mod health;
 mod load;
 mod output;
+mod peers;
 mod queues;
 mod services;
 mod session;
@@ -129,6 +130,7 @@ fn dispatch(args: &Args) -> Done {
         Verb::Flows(options) => flows::flows(&Session::new(global)?, options),
         Verb::Queues(options) => queues::queues(&Session::new(global)?, options),
         Verb::Health(watch) => health::health(&Session::new(global)?, *watch),
+        Verb::Peers(options) => peers::peers(&Session::new(global)?, options),
         Verb::Load(options) => load::load(&Session::new(global)?, options),
         Verb::Why(options) => why::why(&Session::new(global)?, options),
         Verb::Stats(options) => stats::stats(&Session::new(global)?, options),

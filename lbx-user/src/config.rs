@@ -12,6 +12,7 @@ pub mod raw;
 mod build;
 mod measure;
 mod overlap;
+pub mod peers;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ pub use checked::{
 };
 pub use diff::{Change, ChangeKind, Scope};
 pub use measure::Measure;
+pub use peers::{Peer, Peers};
 pub use problem::{Problem, Problems, Severity};
 pub use weights::{Weighing, Weights};
 

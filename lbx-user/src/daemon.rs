@@ -16,6 +16,7 @@ mod load;
 mod notify;
 mod once;
 mod open_flows;
+mod peers;
 mod queues;
 mod recent;
 mod report;

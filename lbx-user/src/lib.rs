@@ -12,4 +12,5 @@ pub mod host;
 pub mod measure;
 pub mod metrics;
 pub mod migration;
+pub mod peers;
 pub mod view;

@@ -55,6 +55,7 @@ pub fn text(core: &Core) -> Result<String> {
     instance(core, &mut book)?;
     services(core, &mut book)?;
     targets(core, &mut book)?;
+    peers(core, &mut book);
     measured(&core.board.lock(), Instant::now(), core.config.measure.stale(), &mut book);
     let mut text = String::new();
     encode(&mut text, &book.0)?;
@@ -129,6 +130,21 @@ fn targets(core: &Core, book: &mut Book) -> Result<()> {
     });
     book.gauge("target_state", "1 for the state the target is in", states);
     Ok(())
+}
+
+fn peers(core: &Core, book: &mut Book) {
+    let answer = core.peers();
+    if answer.name.is_none() {
+        return;
+    }
+    let label = |peer: &model::Peer| vec![("peer", peer.name.clone())];
+    let up = |line: &model::Line| f64::from(u8::from(line.up));
+    let told = answer.peers.iter().map(|one| (label(one), up(&one.told)));
+    book.gauge("peer_told", "The peer is reached, and told of what happens here", told);
+    let heard = answer.peers.iter().map(|one| (label(one), up(&one.heard)));
+    book.gauge("peer_heard", "The peer is connected to this host, and heard", heard);
+    let refused = answer.refused.into_iter().map(|one| (vec![("reason", one.reason)], one.count));
+    book.counter("peers_refused", "Connections refused, or closed for what came over them", refused);
 }
 
 /// Every reading of the board, as `measured_NAME`. A stale one is left out: a series that ends is how Prometheus

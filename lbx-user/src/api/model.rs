@@ -8,6 +8,7 @@ mod explain;
 mod flow;
 mod health;
 mod load;
+mod peers;
 mod plan;
 mod queue;
 mod request;
@@ -20,6 +21,7 @@ pub use explain::{Step, WhyFlow, WhyFlowQuery, WhyWeight, WhyWeightQuery};
 pub use flow::{Flow, FlowQuery, FlowState, Flows};
 pub use health::{Health, HealthCheck};
 pub use load::{Load, Measured, VmLoad};
+pub use peers::{Line, Peer, PeerVm, Peers, RefusedPeers};
 pub use plan::{AttachPlan, PortPlan, Refusal, SwitchPlan};
 pub use queue::{MissingQueues, QueueRow, Queues};
 pub use request::{

@@ -27,6 +27,7 @@ pub fn all(handle: Handle) -> Router {
         .route("/v1/queues", get(queues))
         .route("/v1/load", get(load))
         .route("/v1/health", get(health))
+        .route("/v1/peers", get(peers))
         .route("/v1/plan", get(plan))
         .route("/v1/why/flow", get(why_flow))
         .route("/v1/why/weight", get(why_weight))
@@ -130,6 +131,10 @@ async fn load(State(core): State<Handle>) -> Reply<super::model::Load> {
 
 async fn health(State(core): State<Handle>) -> Reply<super::model::Health> {
     Ok(answer(core.call(|core| core.health()).await?))
+}
+
+async fn peers(State(core): State<Handle>) -> Reply<super::model::Peers> {
+    Ok(answer(core.call(|core| core.peers()).await?))
 }
 
 async fn plan(State(core): State<Handle>) -> Reply<super::model::AttachPlan> {

@@ -2,6 +2,7 @@
 
 mod change;
 mod look;
+mod peers;
 mod system;
 mod values;
 
@@ -11,6 +12,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 
 pub use change::{Drain, Set, SetState, SetWeight, SetWhat, TargetName, WishedState};
 pub use look::{FlowFilter, Flows, Load, Queues, Stats, Targets, Transport, Weights, Why, WhyFlow, WhyWhat};
+pub use peers::{Peers, PeersInit, PeersWhat};
 pub use system::{Attach, AttachTimer, Bypass, Check, Detach, OnOff, Run};
 
 /// Balances the traffic of services over virtual machines, inside the kernel.
@@ -82,6 +84,8 @@ pub enum Verb {
     Health(Watch),
     /// The load of the host and of its VMs
     Load(Load),
+    /// The other hosts that run lbx, and whether they are told and heard
+    Peers(Peers),
     /// Explain a decision
     Why(Why),
     /// The counters
@@ -143,6 +147,8 @@ mod tests {
             "lbx load --host --watch",
             "lbx health --watch 1",
             "lbx bypass on",
+            "lbx peers --watch 1",
+            "lbx peers init /tmp/ca kvm1 kvm2",
         ] {
             Args::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
         }

@@ -11,7 +11,7 @@ use toml::de::DeTable;
 use super::checked::{Config, Daemon, Limits, Switch, TcChoice, Timeouts, XdpChoice};
 use super::problem::{Problems, Severity};
 use super::raw::{At, Report, Table};
-use super::{measure, overlap, service, units, weights};
+use super::{measure, overlap, peers, service, units, weights};
 
 /// Slots of a Maglev table: fewer is too coarse for weights, more is memory for nothing.
 pub(super) const TABLE_SIZES: RangeInclusive<u64> = 251..=1_048_573;
@@ -47,6 +47,7 @@ fn read(root: &Table<'_, '_>) -> Config {
     let measure = root.table("measure").map(|table| measure::measure(&table)).unwrap_or_default();
     let weights =
         root.table("weights").map(|table| weights::weights(&table, measure.load)).unwrap_or_default();
+    let peers = peers::peers(root);
     let switches: Vec<_> = root.tables("switch").iter().map(switch).collect();
     unique_switches(&switches);
     let switches: Vec<At<Switch>> = switches.into_iter().filter_map(|(_, switch)| switch).collect();
@@ -63,6 +64,7 @@ fn read(root: &Table<'_, '_>) -> Config {
         timeouts,
         measure,
         weights,
+        peers,
         switches: switches.into_iter().map(|switch| switch.value).collect(),
         services: services.into_iter().map(|service| service.service).collect(),
         warnings: Vec::new(),

@@ -11,6 +11,7 @@ use serde::Serialize;
 pub use health::{Health, HealthCheck, Probe};
 
 use super::measure::Measure;
+use super::peers::Peers;
 use super::problem::Problem;
 use super::weights::{Weighing, Weights};
 use crate::availability::Formula;
@@ -28,6 +29,8 @@ pub struct Config {
     pub measure: Measure,
     /// `[weights]`: how weights follow what is measured, where they do.
     pub weights: Weights,
+    /// `[peers]` and `[[peer]]`: other hosts that run lbx.
+    pub peers: Option<Peers>,
     /// `[[switch]]`, in the order of the file; names are unique.
     pub switches: Vec<Switch>,
     /// `[[service]]`, in the order of the file; names are unique, no two overlap.

@@ -21,6 +21,8 @@ pub enum Scope {
     Measure,
     /// `[weights]`.
     Weights,
+    /// `[peers]` and `[[peer]]`.
+    Peers,
     /// A switch by name.
     Switch(String),
     /// A service by name.
@@ -70,6 +72,7 @@ impl fmt::Display for Scope {
             Self::Timeouts => f.write_str("timeouts"),
             Self::Measure => f.write_str("measure"),
             Self::Weights => f.write_str("weights"),
+            Self::Peers => f.write_str("peers"),
             Self::Switch(name) => write!(f, "switch {name}"),
             Self::Service(name) => write!(f, "service {name}"),
             Self::Target { service, target } => write!(f, "target {service}/{target}"),
@@ -97,6 +100,7 @@ pub(super) fn diff(old: &Config, new: &Config) -> Vec<Change> {
     fields(&mut changes, &Scope::Timeouts, timeouts(old), timeouts(new));
     fields(&mut changes, &Scope::Measure, measure(old), measure(new));
     fields(&mut changes, &Scope::Weights, weights(old), weights(new));
+    fields(&mut changes, &Scope::Peers, peers(old), peers(new));
     each(
         &mut changes,
         (&old.switches, &new.switches),
@@ -224,6 +228,21 @@ fn weights(config: &Config) -> Fields {
         ("slow_start", format_duration(weights.slow_start)),
         ("stale_after", format_duration(weights.stale_after)),
         ("decay", format_duration(weights.decay)),
+    ]
+}
+
+fn peers(config: &Config) -> Fields {
+    let peers = config.peers.as_ref();
+    let file = |path: fn(&super::Peers) -> &std::path::PathBuf| or_none(peers.map(|one| path(one).display()));
+    let others = peers.map(|peers| peers.others.as_slice()).unwrap_or_default();
+    let others: Vec<String> = others.iter().map(|peer| format!("{}@{}", peer.name, peer.address)).collect();
+    vec![
+        ("name", or_none(peers.map(|peers| &peers.name))),
+        ("listen", or_none(peers.map(|peers| peers.listen))),
+        ("ca", file(|peers| &peers.ca)),
+        ("certificate", file(|peers| &peers.certificate)),
+        ("key", file(|peers| &peers.key)),
+        ("peer", if others.is_empty() { "none".to_owned() } else { others.join(" ") }),
     ]
 }
 

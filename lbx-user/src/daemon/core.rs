@@ -29,6 +29,7 @@ use crate::measure::health;
 use crate::measure::load::Samplers;
 use crate::measure::queue::Sampler;
 use crate::measure::steered::Steered;
+use crate::peers::Peers;
 
 /// How the daemon was started, or attached since.
 #[derive(Debug, Clone, Copy, Default)]
@@ -75,6 +76,8 @@ pub struct Core {
     pub health: Health,
     /// Migrations of VMs, and who says what of them.
     pub migrations: Migrations,
+    /// Other hosts that run lbx.
+    pub peers: Peers,
     /// What was measured last.
     pub board: Board,
     /// What measures the load, once it is started.
@@ -137,6 +140,7 @@ impl Core {
             board,
             health: Health::default(),
             migrations: Migrations::default(),
+            peers: Peers::default(),
             samplers: None,
             queues,
             absent: BTreeMap::new(),
@@ -162,6 +166,7 @@ impl Core {
         let instance = self.paths.instance.clone();
         self.host.refresh(&self.config, &instance, self.options.replace, afresh).await?;
         self.tell_samplers();
+        self.tell_peers();
         self.note_vms();
         self.newcomers();
         if self.presence() {
@@ -362,6 +367,7 @@ impl Core {
     pub fn tick(&mut self) {
         self.recent.take(self.datapath.maps());
         self.correct_open_flows();
+        self.peers_tick();
         if self.book.any_deadline() {
             let _ = self.flip();
         }

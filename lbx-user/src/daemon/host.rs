@@ -15,6 +15,8 @@ use crate::host::plan::{
 };
 use crate::host::{View, vm};
 use crate::measure::vm::{Vm, list};
+use crate::peers::here;
+use crate::peers::message::VmHere;
 
 /// Filter rules change without an event: they are read again after this long.
 const FILTERS_AGE: Duration = Duration::from_secs(30);
@@ -36,6 +38,8 @@ pub struct Host {
     pub macs: KnownMacs,
     /// Every VM with a tap here, targets or not.
     pub vms: Vec<Vm>,
+    /// The same for peers, with what else targets are behind local ports.
+    pub here: Vec<VmHere>,
     filters: Vec<Finding>,
     filters_read: Option<(Instant, Vec<Asked>)>,
 }
@@ -56,6 +60,7 @@ impl Host {
         let processes = vm::scan().context("cannot read the host's processes")?;
         self.vms = list(config, &processes);
         let found = resolve(config, &view, &processes, &self.macs);
+        self.here = here::list(&processes, &view, &found, &config.daemon.vm_users);
         let known = found.iter().filter_map(|one| Some((one.full_name(), (one.base.link?, one.base.mac?))));
         self.macs.extend(known);
         let own = own_programs(instance);

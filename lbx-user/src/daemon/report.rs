@@ -56,6 +56,7 @@ impl Core {
     fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         notes.extend(self.weigher.notes());
+        notes.extend(self.peer_notes());
         notes.extend(
             self.failed.iter().map(|text| format!("the datapath does not follow the config: {text}")),
         );

@@ -7,7 +7,7 @@ use lbx_common::target::State;
 use lbx_common::wish::Owner;
 
 use super::core::{AttachOptions, Core};
-use super::{attach, pending};
+use super::{attach, peers, pending};
 use crate::api::model::{Changed, Problem, Reload};
 use crate::config::{Change, Config, Problems, Scope};
 use crate::control::resolve::Found;
@@ -123,6 +123,9 @@ impl Core {
             hint: Some("restart it: the datapath goes on meanwhile".to_owned()),
             ..Problem::default()
         }));
+        let prepared = peers::prepare(&new);
+        let prepared = prepared.context("nothing was changed, the files of [peers] are not right");
+        let prepared = prepared.map_err(ReloadError::Failed)?;
         let old = std::mem::replace(&mut self.config, new);
         if let Err(error) = self.refresh(true).await {
             self.config = old;
@@ -137,6 +140,7 @@ impl Core {
         self.book.retain(&names);
         // Overrides of targets that came back with this config count again.
         self.overrides.apply(&mut self.book);
+        self.peers.follow(prepared);
         self.settle().map_err(ReloadError::Failed)?;
         self.config_since = crate::control::unix_now();
         for change in &changes {

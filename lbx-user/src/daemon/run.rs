@@ -110,6 +110,7 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
     core.health.checking = true;
     core.start_load()?;
     core.adopt().await?;
+    core.start_peers();
     if let Err(error) = core.refresh(true).await {
         // With nothing attached yet the operator should see it fail; otherwise the old state is better than none.
         if core.attached.ports.is_empty() {
@@ -149,7 +150,9 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
     let mut weigh_at = tokio::time::Instant::now();
     let mut rings = core.ring_changes();
     let mut watching = true;
+    let mut accepted = core.migrations.stream.listen();
     let mut told = core.migrations.take().context("events of migrations are heard once")?;
+    let mut peer_news = core.peers.take().context("peers are heard once")?;
     loop {
         tokio::select! {
             Some(work) = works.recv() => work(&mut core).await,
@@ -182,8 +185,10 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
                 weigh_at = tokio::time::Instant::now() + core.weigh_every().unwrap_or(LOOK);
             }
             Ok(()) = rings.changed() => core.rings_changed(),
+            Some(news) = peer_news.recv() => core.peer_news(&news),
             Some(news) = answered.recv() => core.answered(&news.key, news.phase),
             Some(told) = told.recv() => core.migration(told),
+            Ok(told) = accepted.recv() => core.pass_on(&told),
             Some((target, news)) = checked.recv() => core.checked(&target, news),
             _ = second.tick() => core.tick(),
             _ = hangup.recv() => if let Err(error) = core.reload().await {

@@ -1,0 +1,222 @@
+//! The other hosts that run lbx: what they are told, and what they tell.
+//!
+//! This host connects to every peer of the config and tells it what is so here; on the connections that peers
+//! make to this host it hears from them ([`message`]). So there are two connections between two hosts, and each
+//! carries news one way only. Nobody waits for a peer: who cannot be reached is tried again, later and later, and
+//! is told how things stand when it is back.
+//!
+//! [`tls`] says who is who, [`frame`] what bytes mean, [`dial`] tells, [`listen`] hears, [`table`] remembers.
+
+pub mod account;
+pub mod authority;
+pub mod frame;
+pub mod here;
+pub mod message;
+pub mod table;
+pub mod tls;
+
+mod dial;
+mod listen;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::config;
+use account::{Account, Ledger, Seen, Step};
+use message::{Hello, MOST_VMS, Message, VmHere};
+use table::Shared;
+
+/// How long connecting, shaking hands and sending may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A peer is asked this often whether it is there.
+const PING: Duration = Duration::from_secs(1);
+/// Who says nothing for this long is not there.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// What a peer told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    /// Who.
+    pub peer: String,
+    /// What.
+    pub what: What,
+}
+
+/// What there can be to tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// It is heard. `anew`: its daemon has started since it was heard last.
+    Heard {
+        /// See there.
+        anew: bool,
+    },
+    /// It is not heard any more.
+    Lost {
+        /// Why.
+        why: String,
+    },
+    /// All VMs it has.
+    Vms(Vec<VmHere>),
+    /// All migrations it knows of by itself.
+    Migrations(Vec<Account>),
+}
+
+/// What every peer is told: how things are here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Told {
+    vms: Arc<Vec<VmHere>>,
+    migrations: Arc<Vec<Account>>,
+}
+
+impl Told {
+    /// What is to be said to one who knows `before`.
+    fn since(&self, before: Option<&Self>) -> Vec<Message> {
+        let mut news = Vec::new();
+        if before.is_none_or(|before| before.vms != self.vms) {
+            news.push(Message::Vms { vms: self.vms.to_vec() });
+        }
+        // Who has just connected and hears nothing of migrations knows of none.
+        if before.map_or(!self.migrations.is_empty(), |before| before.migrations != self.migrations) {
+            news.push(Message::Migrations { migrations: self.migrations.to_vec() });
+        }
+        news
+    }
+}
+
+/// Config and files, read and found to be right.
+pub struct Prepared {
+    config: config::Peers,
+    files: [Vec<u8>; 3],
+    identity: tls::Identity,
+}
+
+impl Prepared {
+    /// Reads the files of a config.
+    ///
+    /// # Errors
+    /// Which of them is not right, and what to do.
+    pub fn read(config: &config::Peers) -> Result<Self> {
+        let identity = tls::identity(config)?;
+        let bytes = |path| fs::read(path).unwrap_or_default();
+        let files = [bytes(&config.ca), bytes(&config.certificate), bytes(&config.key)];
+        Ok(Self { config: config.clone(), files, identity })
+    }
+}
+
+/// What both directions need to know.
+#[derive(Clone)]
+struct Own {
+    config: Arc<config::Peers>,
+    identity: tls::Identity,
+    hello: Hello,
+    table: Shared,
+}
+
+/// This host's connections to and from its peers. Dropping it closes them.
+pub struct Peers {
+    /// How they are.
+    pub table: Shared,
+    told: watch::Sender<Told>,
+    news: mpsc::Sender<News>,
+    heard: Option<mpsc::Receiver<News>>,
+    instance: String,
+    running: Option<Prepared>,
+    tasks: JoinSet<()>,
+    /// What this host knows of migrations by itself.
+    pub ledger: Ledger,
+    seen: BTreeMap<String, Seen>,
+}
+
+impl Default for Peers {
+    /// Without any, until [`Peers::follow`].
+    fn default() -> Self {
+        let (news, heard) = mpsc::channel(64);
+        let instance = fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
+        Self {
+            table: Shared::default(),
+            told: watch::Sender::new(Told::default()),
+            news,
+            heard: Some(heard),
+            instance: instance.trim().to_owned(),
+            running: None,
+            tasks: JoinSet::new(),
+            ledger: Ledger::default(),
+            seen: BTreeMap::new(),
+        }
+    }
+}
+
+impl Peers {
+    /// Where news of them come out; once.
+    pub fn take(&mut self) -> Option<mpsc::Receiver<News>> {
+        self.heard.take()
+    }
+
+    /// Connects and listens as this config says; what runs as it says already goes on. None: there are no peers.
+    pub fn follow(&mut self, prepared: Option<Prepared>) {
+        let same = |one: &Prepared, other: &Prepared| one.config == other.config && one.files == other.files;
+        match (&self.running, &prepared) {
+            (None, None) => return,
+            (Some(before), Some(now)) if same(before, now) => return,
+            _ => {}
+        }
+        self.tasks = JoinSet::new();
+        self.table.begin(prepared.as_ref().map(|prepared| &prepared.config));
+        if let Some(prepared) = &prepared {
+            let own = Own {
+                config: Arc::new(prepared.config.clone()),
+                identity: prepared.identity.clone(),
+                hello: Hello {
+                    name: prepared.config.name.clone(),
+                    instance: self.instance.clone(),
+                    software: env!("CARGO_PKG_VERSION").to_owned(),
+                },
+                table: self.table.clone(),
+            };
+            for peer in &prepared.config.others {
+                self.tasks.spawn(dial::run(own.clone(), peer.clone(), self.told.subscribe()));
+            }
+            self.tasks.spawn(listen::run(own, self.news.clone()));
+        }
+        self.running = prepared;
+    }
+
+    /// These VMs are here now. Whoever has to know is told.
+    pub fn tell_vms(&self, mut vms: Vec<VmHere>) {
+        vms.retain(|vm| vm.check().is_ok());
+        vms.sort();
+        vms.truncate(MOST_VMS);
+        if *self.told.borrow().vms == vms {
+            return;
+        }
+        while frame::encode(&Message::Vms { vms: vms.clone() }).is_err() {
+            tracing::warn!("too many VMs to tell peers of all {}", vms.len());
+            vms.truncate(vms.len() / 2);
+        }
+        self.told.send_modify(|told| told.vms = Arc::new(vms));
+    }
+
+    /// The ledger has changed. Whoever has to know is told.
+    pub fn tell_migrations(&self) {
+        let mut list = self.ledger.list();
+        list.retain(|one| one.check().is_ok());
+        while frame::encode(&Message::Migrations { migrations: list.clone() }).is_err() {
+            // The oldest of those that are over, or else the oldest.
+            list.remove(list.iter().position(Account::is_over).unwrap_or(0));
+        }
+        self.told.send_modify(|told| told.migrations = Arc::new(list));
+    }
+
+    /// What a peer tells of migrations and has not told before.
+    pub fn unseen<'a>(&mut self, peer: &str, told: &'a [Account]) -> Vec<(&'a VmHere, &'a Step)> {
+        self.seen.entry(peer.to_owned()).or_default().news(told)
+    }
+}

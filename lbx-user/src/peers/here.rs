@@ -1,0 +1,84 @@
+//! The VMs of this host, as peers are told of them.
+
+use std::collections::BTreeSet;
+
+use super::message::VmHere;
+use crate::config::checked::format_mac;
+use crate::control::resolve::Found;
+use crate::host::View;
+use crate::host::vm::Process;
+
+/// Every VM with a tap here that a configured user runs, and whatever else targets are behind local ports.
+pub fn list(processes: &[Process], view: &View, found: &[Found], vm_users: &[String]) -> Vec<VmHere> {
+    let mut all = BTreeSet::new();
+    let mut taps = BTreeSet::new();
+    for process in processes.iter().filter(|one| !one.taps.is_empty() && one.allowed(vm_users)) {
+        let identity = &process.identity;
+        let known = [&identity.name, &identity.id, &identity.uuid];
+        let Some(name) = known.into_iter().flatten().next() else { continue };
+        let macs: BTreeSet<String> = process
+            .taps
+            .iter()
+            .filter_map(|tap| {
+                let link = view.link(&tap.name)?;
+                let learnt = || view.learnt_mac(link.index);
+                identity.mac_of(tap).or_else(learnt).map(|mac| format_mac(&mac))
+            })
+            .collect();
+        taps.extend(process.taps.iter().map(|tap| tap.name.as_str()));
+        let macs = macs.into_iter().collect();
+        all.insert(VmHere { name: name.clone(), uuid: identity.uuid.clone(), macs, runs: None });
+    }
+    for one in found.iter().filter(|one| !one.remote && one.ifindex != 0) {
+        let Some(mac) = one.base.mac.filter(|_| !taps.contains(one.port.as_str())) else { continue };
+        all.insert(VmHere { name: one.port.clone(), uuid: None, macs: vec![format_mac(&mac)], runs: None });
+    }
+    all.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::vm::{TapFds, identity};
+
+    #[test]
+    fn vms_have_names_uuids_and_macs() {
+        let process = |uid: u32, args: &[&str], tap: &str| Process {
+            pid: 7,
+            start_time: 1,
+            uid,
+            user: None,
+            identity: identity(&args.iter().map(ToString::to_string).collect::<Vec<_>>()),
+            taps: vec![TapFds { name: tap.to_owned(), fds: vec![3] }],
+        };
+        let qemu =
+            ["qemu", "-name", "guest=web-1", "-uuid", "0A", "-netdev", "tap,id=n,ifname=tap1", "-device"];
+        let qemu = [qemu.as_slice(), &["virtio-net-pci,netdev=n,mac=52:54:00:00:00:05"]].concat();
+        let all = [process(0, &qemu, "tap1"), process(1_000, &["qemu", "-name", "stranger"], "tap2")];
+        let mut link = crate::host::Link {
+            index: 5,
+            name: "tap1".into(),
+            kind: crate::host::Kind::Tap { queues: 1 },
+            master: Some(1),
+            parent: None,
+            mac: [0xfe, 0, 0, 0, 0, 5],
+            mtu: 1500,
+            up: true,
+            carrier: true,
+            xdp: None,
+            vlans: Vec::new(),
+            learning: true,
+        };
+        let one = link.clone();
+        (link.index, link.name) = (6, "tap2".into());
+        let view = View { links: vec![one, link], ..View::default() };
+        let here = list(&all, &view, &[], &[]);
+        let expected = VmHere {
+            name: "web-1".into(),
+            uuid: Some("0a".into()),
+            macs: vec!["52:54:00:00:00:05".into()],
+            runs: None,
+        };
+        assert_eq!(here, [expected]);
+    }
+}
