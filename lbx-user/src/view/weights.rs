@@ -1,7 +1,5 @@
 //! Weights, tables, shares.
 
-use std::collections::HashMap;
-
 use lbx_common::flow::TargetWord;
 
 use super::report::target_counters;
@@ -9,16 +7,28 @@ use super::{Placed, Result, Served, View, part};
 use crate::api::model::{QueueWeight, Step, Table, WeightRow, Weights, WhyWeight};
 use crate::datapath;
 
-/// Slots by target word, and how many there are.
-struct Slots {
-    held: HashMap<TargetWord, u32>,
-    size: u32,
-}
+/// A table's words in their order: how many of each there are is found without a map of 65,537 lookups, which the
+/// daemon's other work would wait for.
+struct Slots(Vec<u32>);
 
 impl Slots {
+    fn new(table: &[TargetWord]) -> Self {
+        let mut words: Vec<u32> = table.iter().map(|word| word.0).collect();
+        words.sort_unstable();
+        Self(words)
+    }
+
     fn of(&self, target: &Placed, queue: u8) -> u32 {
-        let word = TargetWord::new(target.index, queue, target.entry.generation);
-        self.held.get(&word).copied().unwrap_or(0)
+        self.count(TargetWord::new(target.index, queue, target.entry.generation))
+    }
+
+    fn count(&self, word: TargetWord) -> u32 {
+        let below = |end: u64| self.0.partition_point(|one| u64::from(*one) < end);
+        (below(u64::from(word.0) + 1) - below(word.0.into())) as u32
+    }
+
+    fn size(&self) -> u32 {
+        self.0.len() as u32
     }
 }
 
@@ -32,7 +42,7 @@ impl View<'_> {
         let mut weights = Weights::default();
         for service in &self.services {
             let slots = self.slots(service)?;
-            weights.tables.push(Table { service: service.name.clone(), size: slots.size, repair: None });
+            weights.tables.push(Table { service: service.name.clone(), size: slots.size(), repair: None });
             let mut sums = (0, 0);
             for target in self.targets_of(service.index) {
                 if self.state(target).0.takes_new() {
@@ -78,7 +88,7 @@ impl View<'_> {
             overridden: false,
             share: if state.takes_new() { part(weight, sums.0) } else { 0.0 },
             slots: held,
-            table_share: part(held.into(), slots.size.into()),
+            table_share: part(held.into(), slots.size().into()),
             flows,
             flow_share: part(flows, sums.1),
             queues,
@@ -87,11 +97,7 @@ impl View<'_> {
 
     fn slots(&self, service: &Served) -> Result<Slots> {
         let table = self.maps.table(datapath::table_of(&service.entry))?;
-        let mut held = HashMap::new();
-        for word in &table {
-            *held.entry(*word).or_insert(0) += 1;
-        }
-        Ok(Slots { held, size: table.len() as u32 })
+        Ok(Slots::new(&table))
     }
 
     /// Why a target has the share it has.
@@ -146,5 +152,19 @@ impl View<'_> {
             format!("{} new flows so far, {} of the service's", row.flows, percent(row.flow_share)),
         );
         Ok(why)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_slot_is_counted_once() {
+        let table = [5, 0, u32::MAX, 5, 7, 5, u32::MAX].map(TargetWord);
+        let slots = Slots::new(&table);
+        let counts = [0, 5, 6, 7, u32::MAX].map(|word| slots.count(TargetWord(word)));
+        assert_eq!((counts, slots.size()), ([1, 3, 0, 1, 2], 7));
+        assert_eq!(Slots::new(&[]).count(TargetWord(0)), 0);
     }
 }

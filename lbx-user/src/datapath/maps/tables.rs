@@ -52,13 +52,16 @@ impl Maps {
 
     /// The table of a service.
     pub fn table(&self, region: Region) -> Result<Vec<TargetWord>> {
-        (region.base..region.base + region.len).map(|at| Ok(TargetWord(self.slot(at)?))).collect()
-    }
-
-    fn slot(&self, at: u32) -> Result<u32> {
-        let pair = self.slots.load64(at / 2, 0)?;
-        let pair: [u32; 2] = bytemuck::cast(pair);
-        Ok(pair[at as usize % 2])
+        let (first, end) = (region.base / 2, (region.base + region.len).div_ceil(2));
+        let mut slots = Vec::with_capacity(region.len as usize + 2);
+        for at in first..end {
+            let pair: [u32; 2] = bytemuck::cast(self.slots.load64(at, 0)?);
+            slots.extend(pair.map(TargetWord));
+        }
+        // A table may begin and end in the middle of a pair.
+        slots.drain(..(region.base % 2) as usize);
+        slots.truncate(region.len as usize);
+        Ok(slots)
     }
 
     /// Writes a table where it is, only the slots that differ. Answers how many did.
