@@ -36,6 +36,7 @@ fn perform(story: &mut Story, stage: &mut Stage) -> Result<()> {
     parts::translate(story, stage)?;
     parts::reweigh(story, stage)?;
     parts::drain(story, stage)?;
+    parts::throttle(story, stage)?;
     parts::kill(story, stage)?;
     parts::explain(story, stage)
 }

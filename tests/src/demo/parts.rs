@@ -4,6 +4,7 @@ mod drain;
 mod kill;
 mod setting;
 mod shares;
+mod throttle;
 mod why;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ pub use drain::drain;
 pub use kill::kill;
 pub use setting::{build, plan};
 pub use shares::{reweigh, shares, translate};
+pub use throttle::throttle;
 pub use why::explain;
 
 /// New connections of each family in the parts that judge shares.

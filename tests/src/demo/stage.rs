@@ -15,6 +15,8 @@ use crate::lab::{Lab, Lbx, Netns};
 pub const WEB: &str = "web";
 /// The translated service (`nat`), on port 8080 of the second VIP.
 pub const API: &str = "api";
+/// The service whose weights follow what is measured, on port 80 of the third VIP (`dsr`).
+pub const FLEX: &str = "flex";
 /// Weights of vm1, vm2, vm3 in the config.
 pub const WEIGHTS: [u32; 3] = [100, 200, 300];
 
@@ -35,6 +37,11 @@ impl Stage {
     /// Where clients find the translated service.
     pub fn api() -> [SocketAddr; 2] {
         addr::vip(1).both().map(|ip| SocketAddr::new(ip, 8080))
+    }
+
+    /// Where clients find the service whose weights move, over IPv4.
+    pub fn flex() -> SocketAddr {
+        SocketAddr::new(addr::vip(2).v4.into(), 80)
     }
 
     /// The client's namespace.
@@ -58,6 +65,14 @@ impl Stage {
         let rows = self.weights(service)?;
         let weight = |row: &serde_json::Value| row["weight"].as_u64().and_then(|w| u32::try_from(w).ok());
         rows.into_iter().map(|(vm, row)| Ok((vm, weight(&row).context("a row without weight")?))).collect()
+    }
+
+    /// A target's weight over its configured one.
+    pub fn factor(&self, service: &str, vm: &str) -> Result<f64> {
+        let rows = self.weights(service)?;
+        let row = rows.get(vm).with_context(|| format!("no {service}/{vm}"))?;
+        let of = |name: &str| row[name].as_f64().with_context(|| format!("{name} of {service}/{vm}"));
+        Ok(of("weight")? / of("configured")?)
     }
 
     fn weights(&self, service: &str) -> Result<BTreeMap<String, serde_json::Value>> {
@@ -100,5 +115,8 @@ pub fn growth(before: &PerVm, after: &PerVm) -> PerVm {
 pub fn config(lab: &Lab) -> String {
     let web = Service::dsr(WEB, addr::vip(0), "tcp", 80, guests(lab, &WEIGHTS));
     let api = Service::nat(API, addr::vip(1), "tcp", 8080, 80, guests(lab, &WEIGHTS));
-    File::of_guests(vec![web, api]).text()
+    let mut flex = Service::dsr(FLEX, addr::vip(2), "tcp", 80, guests(lab, &[100; 3]));
+    // What a VM has left itself: on a machine that is busy with other things the host has nothing left for any of them.
+    flex.keys = String::from("weights = \"adaptive\"\navailability = \"vm\"");
+    File::of_guests(vec![web, api, flex]).text()
 }

@@ -1,5 +1,5 @@
 //! Taking CPU time from a VM, while this is held: a cgroup with a quota, v2 (`cpu.max`) or v1 (`cpu.cfs_quota_us`), or,
-//! where neither can be made, its process stopped for a part of every period.
+//! where neither can be made, a neighbour on the same CPU with a higher priority.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,8 @@ use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::signal::{Signal, kill};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
 use super::record::{Item, Record};
@@ -28,8 +29,8 @@ pub struct Throttle {
 enum How {
     /// Its own cgroup, and the file of the one it came from.
     Cgroup { own: PathBuf, home: PathBuf },
-    /// A thread that stops it and lets it go on.
-    Pulses { stop: Arc<AtomicBool>, thread: Option<JoinHandle<()>> },
+    /// A thread that computes all the time, and the CPUs that the process could run on before.
+    Crowded { stop: Arc<AtomicBool>, thread: Option<JoinHandle<()>>, allowed: CpuSet },
 }
 
 impl Throttle {
@@ -49,17 +50,17 @@ impl Throttle {
             let files = [("cpu.cfs_period_us", period.to_string()), ("cpu.cfs_quota_us", quota.to_string())];
             cgroup(record, &v1, name, pid, &files)
         } else {
-            Ok(pulses(pid, share))
+            crowded(pid, share)
         };
         // A container may show cgroups and refuse to have more made.
-        Ok(Self { pid, how: how.unwrap_or_else(|_| pulses(pid, share)) })
+        Ok(Self { pid, how: how.or_else(|_| crowded(pid, share))? })
     }
 
     /// How it is done, in words.
     pub fn how(&self) -> &'static str {
         match self.how {
             How::Cgroup { .. } => "a quota of its cgroup",
-            How::Pulses { .. } => "stopping it for a part of every 20 ms",
+            How::Crowded { .. } => "somebody on the same CPU who goes first",
         }
     }
 }
@@ -75,9 +76,10 @@ impl Drop for Throttle {
                     sleep(Duration::from_millis(10));
                 }
             }
-            How::Pulses { stop, thread } => {
+            How::Crowded { stop, thread, allowed } => {
                 stop.store(true, Ordering::Relaxed);
                 let _ = thread.take().map(JoinHandle::join);
+                let _ = each_thread(self.pid, |thread| seat(thread, allowed, 0));
             }
         }
     }
@@ -114,21 +116,43 @@ fn home(root: &Path, pid: i32) -> Result<PathBuf> {
     Ok(root.join(path.context("its cgroup is not named")?.trim_start_matches('/')))
 }
 
-fn pulses(pid: i32, share: f64) -> How {
+/// Puts the process on one CPU with a thread that never sleeps, as much nicer as leaves it its share: a step of
+/// niceness is a factor of 1.25 (sched_prio_to_weight, kernel/sched/core.c).
+fn crowded(pid: i32, share: f64) -> Result<How> {
+    let (allowed, mut one) = (sched_getaffinity(Pid::from_raw(pid))?, CpuSet::new());
+    let last = (0..CpuSet::count()).rev().find(|cpu| allowed.is_set(*cpu).unwrap_or(false));
+    one.set(last.context("a process without a CPU")?)?;
+    let nice = ((1.0 - share) / share).log(1.25).round().clamp(1.0, 19.0) as i32;
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     let thread = std::thread::spawn(move || {
-        let send = |signal| kill(Pid::from_raw(pid), signal).is_ok();
-        while !stopped.load(Ordering::Relaxed) && send(Signal::SIGCONT) {
-            sleep(PERIOD.mul_f64(share));
-            if !send(Signal::SIGSTOP) {
-                break;
+        // On another CPU it would take nothing from anybody.
+        if sched_setaffinity(Pid::from_raw(0), &one).is_ok() {
+            while !stopped.load(Ordering::Relaxed) {
+                std::hint::black_box((0..10_000u64).sum::<u64>());
             }
-            sleep(PERIOD.mul_f64(1.0 - share));
         }
-        send(Signal::SIGCONT);
     });
-    How::Pulses { stop, thread: Some(thread) }
+    let how = How::Crowded { stop, thread: Some(thread), allowed };
+    each_thread(pid, |thread| seat(thread, &one, nice))?;
+    Ok(how)
+}
+
+fn each_thread(pid: i32, mut each: impl FnMut(i32) -> Result<()>) -> Result<()> {
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let name = thread?.file_name();
+        each(name.to_str().and_then(|name| name.parse().ok()).context("a thread's id")?)?;
+    }
+    Ok(())
+}
+
+/// Gives a thread its CPUs and its niceness.
+fn seat(thread: i32, cpus: &CpuSet, nice: i32) -> Result<()> {
+    sched_setaffinity(Pid::from_raw(thread), cpus)?;
+    // SAFETY: setpriority(2) takes three numbers and touches no memory of ours.
+    let done = unsafe { libc::setpriority(libc::PRIO_PROCESS, thread as libc::id_t, nice) };
+    ensure!(done == 0, "niceness of {thread}: {}", std::io::Error::last_os_error());
+    Ok(())
 }
 
 #[cfg(test)]
@@ -136,22 +160,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pulses_take_time_and_give_it_back() {
+    fn a_crowded_process_is_nice_until_it_is_not() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let pid = child.id() as i32;
-        let state = || {
+        // Field 19 of /proc/PID/stat.
+        let nice = || {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-            stat.rsplit(')').next().unwrap().trim_start().starts_with('T')
+            stat.rsplit(')').next().unwrap().split_whitespace().nth(16).unwrap().to_owned()
         };
-        let throttle = Throttle { pid, how: pulses(pid, 0.25) };
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while !state() {
-            assert!(Instant::now() < deadline, "never stopped");
-        }
+        let before = sched_getaffinity(Pid::from_raw(pid)).unwrap();
+        let how = crowded(pid, 0.25).unwrap();
+        assert_eq!(nice(), "5", "three quarters to one are five steps");
+        let throttle = Throttle { pid, how };
         drop(throttle);
-        while state() {
-            assert!(Instant::now() < deadline, "still stopped");
+        // Without the right to be less nice again it stays as it is.
+        if nix::unistd::geteuid().is_root() {
+            assert_eq!(nice(), "0");
         }
+        assert_eq!(sched_getaffinity(Pid::from_raw(pid)).unwrap(), before);
         child.kill().unwrap();
         child.wait().unwrap();
     }

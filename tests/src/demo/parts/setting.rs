@@ -7,6 +7,7 @@ use anyhow::Result;
 use crate::demo::claims::Claim;
 use crate::demo::stage::{self, Stage};
 use crate::demo::story::Story;
+use crate::lab::addr;
 use crate::lab::offload::Offloads;
 use crate::lab::vm::Family;
 use crate::lab::{Lab, LabSpec, Lbx, VmKind};
@@ -20,6 +21,7 @@ pub fn build(story: &mut Story) -> Result<Stage> {
     );
     let start = Instant::now();
     let mut spec = LabSpec::one_host(3, VmKind::Guest);
+    spec.vips.extend(addr::vip(2).both());
     // Native XDP on a veth sees what the sender's stack left to its device: a wire would not carry that.
     spec.clients[0].offloads = Offloads::sender(false);
     let lab = Lab::start(spec)?;
@@ -49,16 +51,16 @@ pub fn build(story: &mut Story) -> Result<Stage> {
 pub fn plan(story: &mut Story, stage: &mut Stage) -> Result<()> {
     story.part("lbx says what it will do, then does it");
     story.say(
-        "The config names the bridge and two services. `web` hands packets to the VMs as they are; the VMs hold the \
+        "The config names the bridge and three services. `web` hands packets to the VMs as they are; the VMs hold the \
          virtual address themselves and answer the client directly (dsr). `api` translates address and port \
-         (nat). Nobody owns the virtual addresses: lbx answers ARP and neighbour solicitations for them.",
+         (nat). `flex` is like `web`, and its weights move. Nobody owns the virtual addresses: lbx answers ARP and neighbour solicitations for them.",
     );
     story.quote("lbx attach --dry-run", &stage.lbx.cli(&["attach", "--dry-run"])?);
     stage.lbx.run()?;
-    for at in Stage::web().into_iter().chain(Stage::api()) {
+    for at in Stage::web().into_iter().chain(Stage::api()).chain([Stage::flex()]) {
         stage.wait_for(at)?;
     }
-    story.say("`lbx run` is up, and both virtual addresses answer over IPv4 and IPv6:");
+    story.say("`lbx run` is up, and the virtual addresses answer over IPv4 and IPv6:");
     story.quote("lbx status", &stage.lbx.cli(&["status"])?);
     let status = stage.lbx.json(&["status"])?;
     let ports = status["ports"].as_array().cloned().unwrap_or_default();
@@ -71,10 +73,10 @@ pub fn plan(story: &mut Story, stage: &mut Stage) -> Result<()> {
     ));
     let active = status["targets_active"].as_f64().unwrap_or(0.0);
     story.claim(Claim::equal(
-        "VMs found behind their taps and active, in both services",
+        "VMs found behind their taps and active, in all services",
         active,
         "targets",
-        6.0,
+        9.0,
     ));
     Ok(())
 }
