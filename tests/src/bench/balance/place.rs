@@ -28,6 +28,8 @@ pub enum Arm {
     Static,
     /// lbx with weights that follow what is measured.
     Adaptive,
+    /// lbx, of two guests that with less to do.
+    P2c,
     /// The kernel's translation, at random.
     Nft,
     /// A proxy, to the server with the fewest connections.
@@ -38,13 +40,15 @@ pub enum Arm {
 
 impl Arm {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Static, Self::Adaptive, Self::Nft, Self::Haproxy, Self::Oracle];
+    pub const ALL: [Self; 6] =
+        [Self::Static, Self::Adaptive, Self::P2c, Self::Nft, Self::Haproxy, Self::Oracle];
 
     /// Its name in tables and claims.
     pub fn name(self) -> &'static str {
         match self {
             Self::Static => "lbx static",
             Self::Adaptive => "lbx adaptive",
+            Self::P2c => "lbx p2c",
             Self::Nft => "nftables random",
             Self::Haproxy => "HAProxy leastconn",
             Self::Oracle => "oracle",
@@ -56,6 +60,7 @@ impl Arm {
         match self {
             Self::Static => "static",
             Self::Adaptive => "adaptive",
+            Self::P2c => "p2c",
             Self::Nft => "nftables",
             Self::Haproxy => "haproxy",
             Self::Oracle => "oracle",
@@ -69,14 +74,15 @@ impl Arm {
 
     /// Whether it is lbx, and has to find out what the guests can do.
     pub fn balances(self) -> bool {
-        self == Self::Adaptive
+        matches!(self, Self::Adaptive | Self::P2c)
     }
 
     fn at(self) -> SocketAddr {
         let (ip, port): (Ipv4Addr, u16) = match self {
             Self::Static => (addr::vip(0).v4, 80),
             Self::Adaptive => (addr::vip(1).v4, 80),
-            Self::Oracle => (addr::vip(2).v4, 80),
+            Self::P2c => (addr::vip(2).v4, 80),
+            Self::Oracle => (addr::vip(3).v4, 80),
             Self::Nft => (addr::vip(9).v4, 80),
             Self::Haproxy => (addr::host(0).v4, 8080),
         };
@@ -85,7 +91,7 @@ impl Arm {
 }
 
 /// Services of lbx: VIPs that the guests hold.
-const SERVICES: [Arm; 3] = [Arm::Static, Arm::Adaptive, Arm::Oracle];
+const SERVICES: [Arm; 4] = [Arm::Static, Arm::Adaptive, Arm::P2c, Arm::Oracle];
 
 /// The lab with everything running.
 pub struct Place {
@@ -221,9 +227,11 @@ fn services(scenario: &Scenario) -> Vec<Service> {
         let weights = if *arm == Arm::Oracle { known.as_slice() } else { &equal[..] };
         let mut service = Service::dsr(arm.word(), addr::vip(0), "tcp", 80, guests(&scenario.lab, weights));
         service.vips = vec![arm.at().ip()];
-        if *arm == Arm::Adaptive {
-            service.keys = String::from("weights = \"adaptive\"");
-        }
+        service.keys = match arm {
+            Arm::Adaptive => "weights = \"adaptive\"".into(),
+            Arm::P2c => "algorithm = \"p2c\"".into(),
+            _ => String::new(),
+        };
         service
     };
     SERVICES.iter().map(service).collect()
