@@ -14,6 +14,7 @@ pub mod availability;
 pub mod control;
 #[cfg(any(feature = "std", test))]
 pub mod controller;
+pub mod elsewhere;
 pub mod event;
 pub mod flow;
 pub mod fragment;

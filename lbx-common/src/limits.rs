@@ -6,6 +6,8 @@ pub const ABI_VERSION: u32 = 1;
 pub const MAX_SERVICES: u32 = 256;
 /// Targets of one instance, over all services.
 pub const MAX_TARGETS: u32 = 4096;
+/// Places that the flows of moved targets go to: for each target one and its successor.
+pub const MAX_ELSEWHERE: u32 = 2 * MAX_TARGETS;
 /// Queues of one vNIC that can carry a weight of their own.
 pub const MAX_QUEUES: u32 = 16;
 /// Targets of one service: the bound of the deterministic last-resort scan.

@@ -92,7 +92,8 @@ reasons! {
     AnswerRate = 19, "answer_rate", Drop;
     /// A flow names a target that no longer exists and could not be selected anew.
     StaleTarget = 20, "stale_target", Drop;
-    /// The target of a recorded flow is behind the port the frame came in by.
+    /// The target of a recorded flow is behind the port the frame came in by; or a packet for a VM that moved was
+    /// sent there already and came back.
     WouldLoop = 21, "would_loop", Drop;
     /// A map lookup that cannot fail did: a bug, or a foreign hand on the maps.
     Internal = 22, "internal", Drop;
@@ -153,4 +154,6 @@ reasons! {
     FlowToShorter = 90, "flow_to_shorter_queue", Event;
     /// The address of a queue's ring leads to something else by now; open flows alone were compared.
     RingStale = 91, "ring_stale", Event;
+    /// A packet of a known flow went after its VM, which had moved.
+    MovedFollowed = 100, "moved_followed", Event;
 }

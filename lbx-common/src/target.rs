@@ -175,8 +175,8 @@ pub struct Target {
     pub flags: u16,
     /// Service it belongs to.
     pub service: u16,
-    /// Where a moved VM's flows go: index into the peers, 0 none.
-    pub peer: u16,
+    /// Where its flows go while it is moved: index into `elsewhere`, 0 nowhere.
+    pub elsewhere: u16,
     /// [`Forward`] as a number.
     pub forward: u8,
     /// Queues of the vNIC.

@@ -28,8 +28,8 @@ mod verdict;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use programs::{
-    back, clock, depth, enter, slow_answer, slow_headers, slow_icmp, slow_later, slow_reject, slow_too_big,
-    tc, whole, xdp as native,
+    back, clock, depth, enter, slow_answer, slow_headers, slow_icmp, slow_later, slow_moved, slow_reject,
+    slow_too_big, tc, whole, xdp as native,
 };
 
 /// Frames from outside, before the kernel makes them skbs.
@@ -148,6 +148,18 @@ pub fn lbx_xdp_later(ctx: XdpContext) -> u32 {
 #[classifier]
 pub fn lbx_tc_later(ctx: TcContext) -> i32 {
     enter::tc::<slow_later::Later>(&ctx)
+}
+
+/// Flows of moved targets, behind `xdp_tail`.
+#[xdp]
+pub fn lbx_xdp_moved(ctx: XdpContext) -> u32 {
+    enter::xdp::<slow_moved::Moved>(&ctx)
+}
+
+/// Flows of moved targets, behind `tc_tail`.
+#[classifier]
+pub fn lbx_tc_moved(ctx: TcContext) -> i32 {
+    enter::tc::<slow_moved::Moved>(&ctx)
 }
 
 /// Whatever is not plain, behind `xdp_tail`.

@@ -13,13 +13,14 @@ use aya_ebpf::Global;
 use aya_ebpf::btf_maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use lbx_common::control::{Absent, Control};
+use lbx_common::elsewhere::Elsewhere;
 use lbx_common::event::Event;
 use lbx_common::flow::{Bucket, ColdFlow};
 use lbx_common::fragment::{FragmentKey, FragmentValue, MacKey};
 use lbx_common::key::FlowKey;
 use lbx_common::limits::{
-    ADDRESS_SLOTS, FLOWS_DEFAULT, MAX_BACKS, MAX_FRAGMENTS, MAX_MACS, MAX_MORE_RULES, MAX_PORTS, MAX_QUEUES,
-    MAX_SERVICES, MAX_TARGETS, NAME_LEN, NEAR_PORTS, TABLE_POOL, WAYS,
+    ADDRESS_SLOTS, FLOWS_DEFAULT, MAX_BACKS, MAX_ELSEWHERE, MAX_FRAGMENTS, MAX_MACS, MAX_MORE_RULES,
+    MAX_PORTS, MAX_QUEUES, MAX_SERVICES, MAX_TARGETS, NAME_LEN, NEAR_PORTS, TABLE_POOL, WAYS,
 };
 use lbx_common::live::{LIVES, Live};
 use lbx_common::port::{NearPort, Port};
@@ -67,6 +68,10 @@ pub static MEMBERS: Array<u32, { 2 * MAX_TARGETS as usize }, MMAPABLE> = Array::
 /// The targets.
 #[btf_map(name = "targets")]
 pub static TARGETS: Array<Target, { MAX_TARGETS as usize }, MMAPABLE> = Array::new();
+
+/// Where the flows of moved targets go; targets name an entry, and 0 is nobody's.
+#[btf_map(name = "elsewhere")]
+pub static ELSEWHERE: Array<Elsewhere, { MAX_ELSEWHERE as usize }, MMAPABLE> = Array::new();
 
 /// Weights by (target, queue): what tables are built from. Written and read by user space.
 #[btf_map(name = "weights")]

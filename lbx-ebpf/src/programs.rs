@@ -8,6 +8,7 @@ pub mod slow_answer;
 pub mod slow_headers;
 pub mod slow_icmp;
 pub mod slow_later;
+pub mod slow_moved;
 pub mod slow_reject;
 pub mod slow_too_big;
 pub mod tc;

@@ -10,16 +10,18 @@ pub enum Fate {
     Go,
     /// It goes there because the deadline of a blackhole has passed.
     GoExpired,
+    /// It goes after the VM, which moved.
+    Follow,
     /// It is dropped.
     Blackholed,
     /// The flow is selected anew.
     Anew,
 }
 
-/// For a recorded flow. `opens`: the packet opens a connection (SYN without ACK), so that nothing is lost if a
-/// draining target does not get it.
+/// For a recorded flow. `elsewhere`: the target's, where its flows go while it is moved. `opens`: the packet opens a
+/// connection (SYN without ACK), so that nothing is lost if a target that takes no new flows does not get it.
 #[inline(always)]
-pub const fn known(word: StateWord, now: u64, opens: bool) -> Fate {
+pub const fn known(word: StateWord, elsewhere: u16, now: u64, opens: bool) -> Fate {
     // The one state without a deadline that is nothing but active: one comparison on the hot path.
     if word.0 == StateWord::new(State::Active).0 {
         return Fate::Go;
@@ -27,7 +29,8 @@ pub const fn known(word: StateWord, now: u64, opens: bool) -> Fate {
     let (state, expired) = word.at(now);
     let from_blackhole = expired && matches!(word.stored(), State::Blackholed);
     match state {
-        State::Draining if opens => Fate::Anew,
+        State::Draining | State::Moved if opens => Fate::Anew,
+        State::Moved if elsewhere != 0 => Fate::Follow,
         State::Active | State::Draining if from_blackhole => Fate::GoExpired,
         State::Active | State::Draining => Fate::Go,
         State::Blackholed => Fate::Blackholed,
@@ -91,24 +94,28 @@ mod tests {
             (State::Active, Fate::Go, Fate::Go),
             (State::Draining, Fate::Go, Fate::Anew),
             (State::Blackholed, Fate::Blackholed, Fate::Blackholed),
-            (State::Moved, Fate::Anew, Fate::Anew),
+            (State::Moved, Fate::Follow, Fate::Anew),
             (State::Down, Fate::Anew, Fate::Anew),
             (State::Standby, Fate::Anew, Fate::Anew),
         ];
         for (state, packet, syn) in cases {
-            assert_eq!(known(StateWord::new(state), 5, false), packet, "{state:?}");
-            assert_eq!(known(StateWord::new(state), 5, true), syn, "{state:?} opening");
+            assert_eq!(known(StateWord::new(state), 1, 5, false), packet, "{state:?}");
+            assert_eq!(known(StateWord::new(state), 1, 5, true), syn, "{state:?} opening");
         }
+        let moved = StateWord::new(State::Moved);
+        assert_eq!(known(moved, 0, 5, false), Fate::Anew, "nobody said where it went");
     }
 
     #[test]
     fn a_blackhole_ends_at_its_deadline() {
         let word = StateWord::until(State::Blackholed, State::Active, 1000);
-        assert_eq!(known(word, 999, false), Fate::Blackholed);
-        assert_eq!(known(word, 1000, false), Fate::GoExpired);
+        assert_eq!(known(word, 1, 999, false), Fate::Blackholed);
+        assert_eq!(known(word, 1, 1000, false), Fate::GoExpired);
         let to_draining = StateWord::until(State::Blackholed, State::Draining, 1000);
-        assert_eq!(known(to_draining, 1000, false), Fate::GoExpired);
-        assert_eq!(known(to_draining, 1000, true), Fate::Anew);
+        assert_eq!(known(to_draining, 1, 1000, false), Fate::GoExpired);
+        assert_eq!(known(to_draining, 1, 1000, true), Fate::Anew);
+        let to_moved = StateWord::until(State::Blackholed, State::Moved, 1000);
+        assert_eq!(known(to_moved, 1, 1000, false), Fate::Follow);
     }
 
     #[test]

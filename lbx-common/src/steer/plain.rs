@@ -49,7 +49,7 @@ pub struct Facts {
     pub state: u64,
     /// Port index (bits 0-15), VLAN (16-31), MTU (32-47), flags (48-63).
     pub place: u64,
-    /// Service (bits 0-15), peer (16-31), forwarding (32-39), queues (40-47), generation (48-55), delivery (56-63).
+    /// Service (bits 0-15), elsewhere (16-31), forwarding (32-39), queues (40-47), generation (48-55), delivery (56-63).
     pub way: u64,
 }
 

@@ -20,6 +20,8 @@ pub enum Slow {
     Later = 6,
     /// Whatever is not plain: the whole engine.
     Whole = 7,
+    /// A packet of a flow whose target moved: after it.
+    Moved = 8,
 }
 
 /// Entries of the program arrays.
@@ -27,7 +29,7 @@ pub const SLOW_PROGRAMS: u32 = 16;
 
 impl Slow {
     /// All, by number.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Answer,
         Self::Headers,
         Self::Icmp,
@@ -36,6 +38,7 @@ impl Slow {
         Self::Back,
         Self::Later,
         Self::Whole,
+        Self::Moved,
     ];
 
     /// Name of the program that goes into `xdp_tail` at this index.
@@ -49,6 +52,7 @@ impl Slow {
             Self::Back => "lbx_xdp_back",
             Self::Later => "lbx_xdp_later",
             Self::Whole => "lbx_xdp_whole",
+            Self::Moved => "lbx_xdp_moved",
         }
     }
 
@@ -63,6 +67,7 @@ impl Slow {
             Self::Back => "lbx_tc_back",
             Self::Later => "lbx_tc_later",
             Self::Whole => "lbx_tc_whole",
+            Self::Moved => "lbx_tc_moved",
         }
     }
 }

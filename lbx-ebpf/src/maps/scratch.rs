@@ -19,7 +19,7 @@ pub struct Scratch {
     pub service: u16,
     /// VLAN of the frame as the rules know it.
     pub vlan: u16,
-    /// Target, where it is known (`TooBig`).
+    /// Target, where it is known (`TooBig`, `Moved`).
     pub target: TargetWord,
     /// [`lbx_common::reason::Reason`] as a number: why, and what is counted if no answer goes out. `Whole`: what kept
     /// the flow from being opened, for `steps::open::reason`; 0 nothing.

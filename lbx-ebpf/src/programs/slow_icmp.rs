@@ -107,11 +107,11 @@ fn to_target<F: Frame>(
         scope: scope(inside.protocol, vlan, env.port.switch),
     };
     let hash = key.hash(&env.control.secret);
-    let word = match bound(env, hash)? {
-        Some(word) => word,
+    let (word, moved) = match bound(env, hash)? {
+        Some(bound) => bound,
         None if service.forward == Forward::Nat as u8 => return Err(Reason::IcmpUnknownFlow),
         // Where the flow's packets go without a record. RST: an error opens no flow.
-        None => open::open(|| key, hash, index, env.port_index, protocol::TCP, packet::RST)?,
+        None => (open::open(|| key, hash, index, env.port_index, protocol::TCP, packet::RST)?, false),
     };
     let target = target(word.target()).ok_or(Reason::Internal)?;
     if target.forward == Forward::Nat as u8 && !env.observe {
@@ -120,12 +120,15 @@ fn to_target<F: Frame>(
         inside.translate(frame, outer, End::Source, &address, port).ok_or(Reason::Internal)?;
     }
     count(Reason::IcmpFollowed);
+    if moved {
+        return Err(emit::follow(frame, env, word));
+    }
     emit::emit(frame, env, &outer.view_addresses(), Load { word, target, service: index, vlan, fresh: false })
 }
 
-/// What a recorded flow is bound to; `None` if it is not recorded, or to be selected anew.
+/// What a recorded flow is bound to, and whether that moved; `None` if it is not recorded, or to be selected anew.
 #[inline(always)]
-fn bound(env: &Env, hash: u64) -> Result<Option<TargetWord>, Reason> {
+fn bound(env: &Env, hash: u64) -> Result<Option<(TargetWord, bool)>, Reason> {
     let Some(hit) = flow::find(env.control, hash) else { return Ok(None) };
     let Some(target) = target(hit.word.target()) else { return Ok(None) };
     if !fate::is_same(target, hit.word) {
@@ -133,11 +136,12 @@ fn bound(env: &Env, hash: u64) -> Result<Option<TargetWord>, Reason> {
     }
     // SAFETY: an aligned word of the target; read once, it is all that decides.
     let state = unsafe { core::ptr::read_volatile(&raw const target.state) };
-    match fate::known(state, clock::jiffies(), false) {
-        Fate::Go => Ok(Some(hit.word)),
+    match fate::known(state, target.elsewhere, clock::jiffies(), false) {
+        Fate::Go => Ok(Some((hit.word, false))),
+        Fate::Follow => Ok(Some((hit.word, true))),
         Fate::GoExpired => {
             count(Reason::BlackholeExpired);
-            Ok(Some(hit.word))
+            Ok(Some((hit.word, false)))
         }
         Fate::Blackholed => {
             stats::target(hit.word.target(), |s| s.drops += 1);

@@ -98,8 +98,12 @@ fn after<F: Frame>(
     }
     // SAFETY: an aligned word of the target; read once, it is all that decides.
     let state = unsafe { core::ptr::read_volatile(&raw const target.state) };
-    match fate::known(state, clock::jiffies(), false) {
+    match fate::known(state, target.elsewhere, clock::jiffies(), false) {
         Fate::Go => {}
+        Fate::Follow => {
+            count(Reason::FragmentFollowed);
+            return Err(emit::follow(frame, env, word));
+        }
         Fate::GoExpired => count(Reason::BlackholeExpired),
         Fate::Blackholed => {
             stats::target(word.target(), |s| s.drops += 1);

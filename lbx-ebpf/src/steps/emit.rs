@@ -34,7 +34,7 @@ pub struct Load {
 
 /// The port at an index.
 #[inline(always)]
-fn port(index: u32) -> Option<&'static Port> {
+pub fn port(index: u32) -> Option<&'static Port> {
     let at = PORTS.get_ptr(index)?;
     // SAFETY: a non-null value pointer of an array map; user space stores single aligned words of it.
     Some(unsafe { &*at })
@@ -103,26 +103,36 @@ pub fn emit<F: Frame>(frame: F, env: &Env, view: &View, load: Load) -> Outcome {
             return Err(Reason::Learned);
         }
     }
-    retag(frame, view, target).ok_or(Reason::Internal)?;
+    retag(frame, view, target.vlan).ok_or(Reason::Internal)?;
     frame.redirect(target.port_index as u32, target.ifindex)
+}
+
+/// Sends a packet after a target that moved, in a program of its own, which finds out the rest; comes back, with a
+/// reason, only if there is none.
+#[inline(always)]
+pub fn follow<F: Frame>(frame: F, env: &Env, word: TargetWord) -> Reason {
+    let mut note = Scratch::new(Slow::Moved, env.port_index, 0);
+    note.target = word;
+    let _ = detour(frame, note);
+    Reason::Internal
 }
 
 /// Bytes of the largest IP packet that will leave: of a superframe, one segment with its headers.
 #[inline(always)]
-fn largest_packet<F: Frame>(frame: F, view: &View) -> u32 {
+pub fn largest_packet<F: Frame>(frame: F, view: &View) -> u32 {
     let segment = frame.segment_size();
     if F::SKB && segment != 0 { view.l4 - view.l3 + view.l4_header + segment } else { view.ip_len }
 }
 
 /// Makes the frame carry the tag the target's port wants.
 #[inline(always)]
-fn retag<F: Frame>(frame: F, view: &View, target: &Target) -> Option<()> {
-    let change = vlan::retag(view.tag, target.vlan);
+pub fn retag<F: Frame>(frame: F, view: &View, wanted: u16) -> Option<()> {
+    let change = vlan::retag(view.tag, wanted);
     if change.pop {
         frame.pop_tag()?;
     }
     if change.push {
-        frame.push_tag(target.vlan)?;
+        frame.push_tag(wanted)?;
     }
     Some(())
 }

@@ -109,7 +109,7 @@ fn flow<F: Frame>(
         let word = open::checked(|| key, service, env.port_index, opened)?;
         let target = target(word.target()).ok_or(Reason::Internal)?;
         Load { word, target, service, vlan, fresh: true }
-    } else if let Some((word, target, fresh)) = known(env, view, &key, hash, now, service)? {
+    } else if let Some((word, target, fresh)) = known(frame, env, view, &key, hash, now, service)? {
         Load { word, target, service, vlan, fresh }
     } else {
         let word = open::open(|| key, hash, service, env.port_index, view.protocol, view.tcp_flags)?;
@@ -121,9 +121,10 @@ fn flow<F: Frame>(
 }
 
 /// What a recorded flow is bound to, and whether this is its first packet of the epoch; `None` if the flow is
-/// not recorded or has to be selected anew.
+/// not recorded or has to be selected anew. Does not come back if the target moved.
 #[inline(always)]
-fn known(
+fn known<F: Frame>(
+    frame: F,
     env: &Env,
     view: &View,
     key: &FlowKey,
@@ -140,8 +141,9 @@ fn known(
     };
     // SAFETY: an aligned word of the target; read once, it is all that decides.
     let state = unsafe { core::ptr::read_volatile(&raw const target.state) };
-    match fate::known(state, now, opens) {
+    match fate::known(state, target.elsewhere, now, opens) {
         Fate::Go => {}
+        Fate::Follow => return Err(emit::follow(frame, env, hit.word)),
         Fate::GoExpired => {
             count(Reason::BlackholeExpired);
             let target = hit.word.target();

@@ -176,11 +176,11 @@ async fn set_state(
 ) -> Reply<super::model::Changed> {
     let state = match request.state.as_deref() {
         None => None,
-        Some(name @ ("active" | "draining" | "blackholed" | "down")) => {
+        Some(name @ ("active" | "draining" | "blackholed" | "moved" | "down")) => {
             lbx_common::target::State::from_name(name)
         }
         Some(other) => {
-            let text = format!("\"{other}\" cannot be wished: active, draining, blackholed or down");
+            let text = format!("\"{other}\" cannot be wished: active, draining, blackholed, moved or down");
             return Err(Failure(StatusCode::BAD_REQUEST, text, Vec::new()));
         }
     };

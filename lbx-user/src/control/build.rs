@@ -9,7 +9,9 @@ use lbx_common::port::{self, Port};
 use lbx_common::service::algorithm;
 use lbx_common::target::{Deliver, Forward, Weight};
 
-use super::desired::{ControlWant, Desired, PortWant, ServiceWant, SwitchWant, TargetWant, VipWant};
+use super::desired::{
+    ControlWant, Desired, Moves, Place, PortWant, ServiceWant, SwitchWant, TargetWant, VipWant,
+};
 use super::resolve::Found;
 use super::tables::queue_weights;
 use super::weigher::{self, Weigher};
@@ -195,6 +197,7 @@ fn service_want(input: &Input<'_>, service: &Service) -> ServiceWant {
             mtu: local.map_or(1500, |link| link.mtu.min(u32::from(u16::MAX)) as u16),
             exclusive: service.exclusive,
             deliver: if one.remote { Deliver::Uplink } else { deliver },
+            moves: moves(input.view, service, one, vlan),
             weights,
             state: input.book.state(&name),
         }
@@ -228,6 +231,24 @@ fn service_want(input: &Input<'_>, service: &Service) -> ServiceWant {
         kept_ways: kept_ways(service.max_flow_table_percent),
         table_size: service.table_size,
         targets,
+    }
+}
+
+/// Where the flows of a target go when it has moved: out of the uplink to its MAC, which the segment leads to its new
+/// host. A `nat` flow can follow only where its answers are translated without its record, which is on this host.
+fn moves(view: &View, service: &Service, one: &Found, vlan: u16) -> Moves {
+    if service.forward == config::Forward::Nat && !service.exclusive {
+        return Moves::Nowhere;
+    }
+    match (one.base.mac, view.by_index(one.uplink)) {
+        (Some(mac), Some(link)) => Moves::To(Place {
+            ifindex: link.index,
+            vlan: tag(view, link, service, vlan),
+            mtu: link.mtu.min(u32::from(u16::MAX)) as u16,
+            mac,
+            deliver: Deliver::Uplink,
+        }),
+        _ => Moves::AsBefore,
     }
 }
 

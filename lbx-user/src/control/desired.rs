@@ -139,10 +139,38 @@ pub struct TargetWant {
     pub exclusive: bool,
     /// How frames get into the port.
     pub deliver: Deliver,
+    /// Where its flows go when it has moved.
+    pub moves: Moves,
     /// Weight per queue, at least one element.
     pub weights: Vec<Weight>,
     /// What the datapath is to do with its packets.
     pub state: StateWant,
+}
+
+/// Where the flows of a target go when it has moved: prepared while it is still here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moves {
+    /// Nowhere: they are selected anew.
+    Nowhere,
+    /// Where it was prepared that they go; the target is not here any more.
+    AsBefore,
+    /// There.
+    To(Place),
+}
+
+/// A place for moved flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Interface that frames leave by.
+    pub ifindex: u32,
+    /// Tag to put on, 0 untagged.
+    pub vlan: u16,
+    /// Largest IP packet, bytes.
+    pub mtu: u16,
+    /// MAC they are addressed to.
+    pub mac: Mac,
+    /// Into the port, or out of it as an uplink.
+    pub deliver: Deliver,
 }
 
 impl TargetWant {

@@ -3,23 +3,23 @@
 //! The order of the writes keeps every packet in between right: what is referred to is written before what
 //! refers to it, states come before tables, and what is gone is cleared last.
 
+mod elsewhere;
+mod target;
 mod weights;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
-use lbx_common::addr::Ip;
 use lbx_common::addresses::AddressSpec;
 use lbx_common::algo::maglev::{Entry, Table};
 use lbx_common::limits::{MAX_QUEUES, MAX_SERVICE_TARGETS};
 use lbx_common::port;
 use lbx_common::service::{self, Service};
-use lbx_common::target::{self, Forward, State, StateWord, Target, Weight};
+use lbx_common::target::{Forward, State, StateWord, Target, Weight};
 
 use super::addresses::{self, Placed};
-use super::desired::{Desired, ServiceWant, StateWant, TargetWant};
-use super::index::{FlowTargets, Names, map_name, next_generation};
+use super::desired::{Desired, ServiceWant};
+use super::index::{FlowTargets, Names, map_name};
 use super::store::Store;
 use super::tables::{self, Repair};
 use crate::datapath::{members_of, table_of};
@@ -52,6 +52,7 @@ struct Pass<'a, S> {
     ports: BTreeMap<u32, u16>,
     /// Number by name.
     switches: BTreeMap<String, u16>,
+    elsewhere: Option<elsewhere::Places>,
     changes: Vec<String>,
 }
 
@@ -119,7 +120,7 @@ impl Reconciler {
         let names = Names::adopt(store)?;
         for (service, target) in want.targets() {
             if let Some(index) = names.targets.get(&map_name(&target.full_name(&service.name))) {
-                put_state(store, *index, target.state)?;
+                target::put_state(store, *index, target.state)?;
             }
         }
         Ok(())
@@ -220,6 +221,7 @@ impl<'a, S: Store> Pass<'a, S> {
             in_flows: FlowTargets::default(),
             ports,
             switches: BTreeMap::new(),
+            elsewhere: None,
             changes: Vec::new(),
         })
     }
@@ -295,60 +297,6 @@ impl<'a, S: Store> Pass<'a, S> {
             .collect()
     }
 
-    fn put_target(
-        &mut self,
-        service: &ServiceWant,
-        service_index: u16,
-        want: &TargetWant,
-    ) -> Result<(u16, u8)> {
-        let name = want.full_name(&service.name);
-        let index = self.names.target(self.store, &mut self.in_flows, &name)?;
-        let old = self.store.target(index)?;
-        let fresh = old.flags & target::flags::IN_USE == 0;
-        let generation = if fresh { next_generation(old.generation) } else { old.generation };
-        let port = self.ports.get(&want.ifindex).copied();
-        // A target nobody can be reached at is down, whatever was wished.
-        let state = if port.is_some() { want.state } else { StateWant::lasting(State::Down) };
-        if fresh {
-            self.store.set_state(index, StateWord::new(State::Down))?;
-        } else {
-            put_state(self.store, index, state)?;
-        }
-        let new = Target {
-            state: self.store.target(index)?.state,
-            ring: if fresh { 0 } else { old.ring },
-            addr6: want.addr6.map_or(Ip::UNSPECIFIED, |addr| IpAddr::V6(addr).into()),
-            addr4: want.addr4.map_or(0, |addr| u32::from_ne_bytes(addr.octets())),
-            ifindex: want.ifindex,
-            mac: want.mac,
-            port: want.port.to_be(),
-            port_index: port.unwrap_or(0),
-            vlan: want.vlan,
-            mtu: want.mtu,
-            flags: target::flags::IN_USE | if want.exclusive { target::flags::EXCLUSIVE } else { 0 },
-            service: service_index,
-            peer: if fresh { 0 } else { old.peer },
-            forward: service.forward as u8,
-            queues: want.weights.len().min(MAX_QUEUES as usize) as u8,
-            generation,
-            deliver: want.deliver as u8,
-        };
-        if new != (Target { state: new.state, ..old }) {
-            self.store.write_target(index, &new)?;
-            self.changes.push(format!("target {name} written (index {index}, generation {generation})"));
-        }
-        if fresh {
-            put_state(self.store, index, state)?;
-        }
-        for queue in 0..MAX_QUEUES as u8 {
-            let weight = want.weights.get(usize::from(queue)).copied().unwrap_or_default();
-            if self.store.weight(index, queue)? != weight {
-                self.store.write_weight(index, queue, weight)?;
-            }
-        }
-        Ok((index, generation))
-    }
-
     /// Clears what is no longer wanted. Indices of targets keep their generation, so that the next owner is
     /// told apart from this one.
     fn retire(&mut self, want: &Desired) -> Result<()> {
@@ -385,16 +333,4 @@ impl<'a, S: Store> Pass<'a, S> {
         }
         Ok(())
     }
-}
-
-/// Stores a state, with its deadline counted from now. A lasting state that already stands is left alone.
-fn put_state(store: &mut impl Store, index: u16, want: StateWant) -> Result<()> {
-    let word = match want.deadline {
-        None => StateWord::new(want.state),
-        Some(after) => StateWord::until(want.state, want.fallback, store.deadline(after)?),
-    };
-    if store.target(index)?.state != word {
-        store.set_state(index, word)?;
-    }
-    Ok(())
 }

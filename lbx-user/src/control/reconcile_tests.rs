@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use lbx_common::flow::TargetWord;
-use lbx_common::target::{State, Weight, flags};
+use lbx_common::target::{Deliver, State, Weight, flags};
 
-use super::desired::StateWant;
+use super::desired::{Moves, Place, StateWant};
 use super::reconcile::Reconciler;
 use super::testing::{Memory, desired, service, target};
 
@@ -163,4 +163,73 @@ fn services_come_and_go_without_touching_the_others() {
     reconciler.apply(&mut maps, &desired(vec![mail, service("dns", 53, &["a"])])).unwrap();
     assert_eq!(maps.services[1], kept);
     assert_eq!(maps.services[0].table_len, 251, "the free index is used again");
+}
+
+fn out_of_the_uplink(mac: u8) -> Moves {
+    let deliver = Deliver::Uplink;
+    Moves::To(Place { ifindex: 2, vlan: 0, mtu: 1500, mac: [2, 0, 0, 0, 0, mac], deliver })
+}
+
+#[test]
+fn where_moved_flows_go_is_written_before_and_stays_when_the_target_is_gone() {
+    let mut maps = Memory::new();
+    let mut want = desired(vec![service("web", 80, &["a", "b"])]);
+    (want.services[0].targets[0].moves, want.services[0].targets[1].moves) =
+        (out_of_the_uplink(7), out_of_the_uplink(8));
+    let mut reconciler = Reconciler::default();
+    reconciler.apply(&mut maps, &want).unwrap();
+    let [a, b] = [0, 1].map(|n: usize| maps.targets[n].elsewhere);
+    assert!(a != 0 && b != 0 && a != b);
+    let place = maps.elsewhere[usize::from(a)];
+    assert_eq!((place.ifindex, place.mac, place.is_outward()), (2, [2, 0, 0, 0, 0, 7], true));
+    assert_eq!(maps.ports[usize::from(place.port_index)].ifindex, 2);
+
+    // The VM is gone from here, and it is known that it moved.
+    let gone = &mut want.services[0].targets[0];
+    (gone.ifindex, gone.mac, gone.moves) = (0, [0; 6], Moves::AsBefore);
+    gone.state = StateWant::lasting(State::Moved);
+    Reconciler::default().apply(&mut maps, &want).unwrap();
+    assert_eq!((maps.targets[0].state.stored(), maps.targets[0].elsewhere), (State::Moved, a));
+    assert_eq!(maps.elsewhere[usize::from(a)], place);
+
+    // Gone, and nobody says that it moved.
+    want.services[0].targets[0].state = StateWant::lasting(State::Active);
+    Reconciler::default().apply(&mut maps, &want).unwrap();
+    assert_eq!(maps.targets[0].state.stored(), State::Down);
+}
+
+#[test]
+fn a_place_that_a_target_names_is_never_changed() {
+    let mut maps = Memory::new();
+    let mut want = desired(vec![service("web", 80, &["a"]), service("api", 81, &["b"])]);
+    (want.services[0].targets[0].moves, want.services[1].targets[0].moves) =
+        (out_of_the_uplink(7), out_of_the_uplink(7));
+    let mut reconciler = Reconciler::default();
+    reconciler.apply(&mut maps, &want).unwrap();
+    let shared = maps.targets[0].elsewhere;
+    assert_eq!(shared, maps.targets[1].elsewhere, "equal places are one");
+    // Room for three; one of two owners goes through many.
+    for mac in 10..30 {
+        want.services[0].targets[0].moves = out_of_the_uplink(mac);
+        reconciler.apply(&mut maps, &want).unwrap();
+        let now = maps.targets[0].elsewhere;
+        assert!(now != 0 && now != shared);
+        assert_eq!(maps.elsewhere[usize::from(now)].mac[5], mac);
+        assert_eq!(maps.elsewhere[usize::from(shared)].mac[5], 7, "the other's");
+    }
+    want.services[0].targets[0].moves = Moves::Nowhere;
+    reconciler.apply(&mut maps, &want).unwrap();
+    assert_eq!(maps.targets[0].elsewhere, 0);
+}
+
+#[test]
+fn without_room_flows_go_nowhere() {
+    let mut maps = Memory::new();
+    let mut want = desired(vec![service("web", 80, &["a", "b", "c", "d"])]);
+    for (n, target) in want.services[0].targets.iter_mut().enumerate() {
+        target.moves = out_of_the_uplink(n as u8);
+    }
+    let changes = Reconciler::default().apply(&mut maps, &want).unwrap().changes;
+    assert_eq!(maps.targets[..4].iter().filter(|target| target.elsewhere == 0).count(), 1);
+    assert!(changes.iter().any(|change| change.contains("no room")), "{changes:?}");
 }

@@ -24,6 +24,8 @@ pub struct Found {
     pub queues: u8,
     /// It is behind an uplink, not on this host.
     pub remote: bool,
+    /// The uplink by which it is reached when it is not on this host; 0 if the switch has none.
+    pub uplink: u32,
 }
 
 impl Found {
@@ -45,29 +47,25 @@ pub fn resolve(config: &Config, view: &View, processes: &[Process], known: &Know
         .zip(each)
         .map(|(base, (service, target))| {
             let queues = base.queues.clamp(1, MAX_QUEUES) as u8;
-            let mut found = Found { base, ifindex: 0, port: String::new(), queues, remote: false };
+            let mut found = Found { base, ifindex: 0, port: String::new(), queues, remote: false, uplink: 0 };
+            let uplinks = uplinks(config, view, service);
+            let learnt = view
+                .fdb
+                .iter()
+                .find(|entry| found.base.mac == Some(entry.mac) && uplinks.contains(&entry.index));
+            found.uplink = learnt.map(|entry| entry.index).or_else(|| uplinks.first().copied()).unwrap_or(0);
             if found.base.error.is_none() {
-                found.base.error = leave(config, view, service, target, known, &mut found).err();
+                found.base.error = leave(view, target, known, &mut found).err();
             }
             found
         })
         .collect()
 }
 
-fn leave(
-    config: &Config,
-    view: &View,
-    service: &Service,
-    target: &Target,
-    known: &KnownMacs,
-    found: &mut Found,
-) -> Result<(), String> {
-    if let Place::Mac(mac) = target.place {
+fn leave(view: &View, target: &Target, known: &KnownMacs, found: &mut Found) -> Result<(), String> {
+    if let Place::Mac(_) = target.place {
         found.remote = true;
-        let uplinks = uplinks(config, view, service);
-        let learnt = view.fdb.iter().find(|entry| entry.mac == mac && uplinks.contains(&entry.index));
-        let index = learnt.map(|entry| entry.index).or_else(|| uplinks.first().copied());
-        let link = index.and_then(|index| view.by_index(index)).ok_or("its switch has no uplink")?;
+        let link = view.by_index(found.uplink).ok_or("its switch has no uplink")?;
         return by(found, link);
     }
     let link = found.base.link.and_then(|index| view.by_index(index)).ok_or("its port is gone")?;

@@ -4,8 +4,9 @@ use std::collections::HashSet;
 
 use anyhow::Result;
 use lbx_common::addresses::AddressSpec;
+use lbx_common::elsewhere::Elsewhere;
 use lbx_common::flow::{IdleLimits, TargetWord};
-use lbx_common::limits::{MAX_SERVICES, MAX_TARGETS};
+use lbx_common::limits::{MAX_ELSEWHERE, MAX_SERVICES, MAX_TARGETS};
 use lbx_common::port::Port;
 use lbx_common::service::Service;
 use lbx_common::target::{StateWord, Target, Weight};
@@ -72,6 +73,13 @@ pub trait Store {
     fn port(&self, index: u16) -> Result<Port>;
     /// Writes a port with all that leads to it; an ifindex of 0 frees it.
     fn write_port(&mut self, index: u16, port: &Port) -> Result<()>;
+
+    /// Places for moved flows.
+    fn max_elsewhere(&self) -> u16;
+    /// A place for moved flows.
+    fn elsewhere(&self, index: u16) -> Result<Elsewhere>;
+    /// Writes one that no target names.
+    fn write_elsewhere(&mut self, index: u16, place: &Elsewhere) -> Result<()>;
 
     /// Sets the counters of an index to zero: it passes to another target.
     fn clear_target_stats(&mut self, index: u16) -> Result<()>;
@@ -162,6 +170,15 @@ impl Store for &Maps {
     }
     fn write_port(&mut self, index: u16, port: &Port) -> Result<()> {
         Ok(Maps::write_port(self, index.into(), port)?)
+    }
+    fn max_elsewhere(&self) -> u16 {
+        MAX_ELSEWHERE as u16
+    }
+    fn elsewhere(&self, index: u16) -> Result<Elsewhere> {
+        Ok(Maps::elsewhere(self, index.into())?)
+    }
+    fn write_elsewhere(&mut self, index: u16, place: &Elsewhere) -> Result<()> {
+        Ok(Maps::write_elsewhere(self, index.into(), place)?)
     }
     fn clear_target_stats(&mut self, index: u16) -> Result<()> {
         Ok(Maps::clear_target_stats(self, index.into())?)

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use lbx_common::addresses::AddressSpec;
+use lbx_common::elsewhere::Elsewhere;
 use lbx_common::flow::{IdleLimits, TargetWord};
 use lbx_common::port::Port;
 use lbx_common::service::Service;
 use lbx_common::target::{Deliver, Forward, State, StateWord, Target, Weight, weight_index};
 
 use super::desired::{
-    ControlWant, Desired, PortWant, ServiceWant, StateWant, SwitchWant, TargetWant, VipWant,
+    ControlWant, Desired, Moves, PortWant, ServiceWant, StateWant, SwitchWant, TargetWant, VipWant,
 };
 use super::store::Store;
 use crate::datapath::{Region, table_of};
@@ -49,6 +50,7 @@ pub fn target(name: &str, ifindex: u32) -> TargetWant {
         mtu: 1500,
         exclusive: false,
         deliver: Deliver::Redirect,
+        moves: Moves::Nowhere,
         weights: vec![Weight { weight: 100, configured: 100 }],
         state: StateWant::lasting(State::Active),
     }
@@ -92,6 +94,7 @@ pub struct Memory {
     pub slots: Vec<TargetWord>,
     pub addresses: Vec<AddressSpec>,
     pub ports: Vec<Port>,
+    pub elsewhere: Vec<Elsewhere>,
     pub idle: IdleLimits,
     pub learn: u16,
 }
@@ -107,6 +110,7 @@ impl Memory {
             targets: vec![Target::default(); 6],
             weights: vec![Weight::default(); 6 * 16],
             ports: vec![Port::default(); 16],
+            elsewhere: vec![Elsewhere::default(); 4],
             ..Self::default()
         }
     }
@@ -232,6 +236,15 @@ impl Store for Memory {
     }
     fn write_port(&mut self, index: u16, port: &Port) -> Result<()> {
         self.write(|all| &mut all.ports, index.into(), *port)
+    }
+    fn max_elsewhere(&self) -> u16 {
+        self.elsewhere.len() as u16
+    }
+    fn elsewhere(&self, index: u16) -> Result<Elsewhere> {
+        read(&self.elsewhere, index)
+    }
+    fn write_elsewhere(&mut self, index: u16, place: &Elsewhere) -> Result<()> {
+        self.write(|all| &mut all.elsewhere, index.into(), *place)
     }
     fn clear_target_stats(&mut self, _: u16) -> Result<()> {
         Ok(())

@@ -11,6 +11,7 @@ use super::mmap::Array;
 use super::pins::Instance;
 use super::{live, sys};
 use lbx_common::control::{Control, flags};
+use lbx_common::elsewhere::Elsewhere;
 use lbx_common::flow::{Bucket, ColdFlow, IdleLimits};
 use lbx_common::limits::{ABI_VERSION, MAX_SERVICES, NAME_LEN, WAYS};
 use lbx_common::live::Live;
@@ -48,6 +49,7 @@ pub struct Maps {
     pub(crate) flows: Array<Bucket>,
     pub(crate) cold: Array<ColdFlow>,
     ports: Array<Port>,
+    elsewhere: Array<Elsewhere>,
     names: Array<[u8; NAME_LEN]>,
     port_near: Array<NearPort>,
     port_of: OwnedFd,
@@ -110,6 +112,7 @@ impl Maps {
             flows: array!("flows"),
             cold: array!("flows_cold"),
             ports: array!("ports"),
+            elsewhere: array!("elsewhere"),
             names: array!("names"),
             port_near: array!("port_near"),
             port_of: instance.open_map("port_of")?,
@@ -220,6 +223,16 @@ impl Maps {
         let word = [epochs, 0, 0, 0];
         self.control.word64(0, WORD)?.store(bytemuck::cast(word), Ordering::Release);
         Ok(())
+    }
+
+    /// A place for the flows of moved targets.
+    pub fn elsewhere(&self, index: u32) -> Result<Elsewhere> {
+        self.elsewhere.get(index)
+    }
+
+    /// Writes one; no target may name it yet.
+    pub fn write_elsewhere(&self, index: u32, place: &Elsewhere) -> Result<()> {
+        self.elsewhere.set(index, place)
     }
 
     /// A port.

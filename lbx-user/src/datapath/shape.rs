@@ -5,11 +5,12 @@ use super::error::{Error, Result};
 use super::sys::MapInfo;
 use lbx_common::addr::Ip;
 use lbx_common::control::{Absent, Control};
+use lbx_common::elsewhere::Elsewhere;
 use lbx_common::flow::{Bucket, ColdFlow};
 use lbx_common::fragment::{FragmentKey, FragmentValue, MacKey};
 use lbx_common::limits::{
-    ADDRESS_SLOTS, MAX_BACKS, MAX_FRAGMENTS, MAX_MACS, MAX_MORE_RULES, MAX_PORTS, MAX_QUEUES, MAX_SERVICES,
-    MAX_TARGETS, NAME_LEN, NEAR_PORTS, WAYS,
+    ADDRESS_SLOTS, MAX_BACKS, MAX_ELSEWHERE, MAX_FRAGMENTS, MAX_MACS, MAX_MORE_RULES, MAX_PORTS, MAX_QUEUES,
+    MAX_SERVICES, MAX_TARGETS, NAME_LEN, NEAR_PORTS, WAYS,
 };
 use lbx_common::live::{LIVES, Live};
 use lbx_common::port::{NearPort, Port};
@@ -107,6 +108,7 @@ pub const SHAPES: &[Shape] = &[
     array::<Weight>("weights", MAX_TARGETS * MAX_QUEUES),
     array::<Live>("live", LIVES),
     array::<Port>("ports", MAX_PORTS),
+    array::<Elsewhere>("elsewhere", MAX_ELSEWHERE),
     array::<[u8; NAME_LEN]>("names", MAX_SERVICES + MAX_TARGETS),
     sized::<[u32; 2]>("slots"),
     sized::<Bucket>("flows"),

@@ -12,6 +12,7 @@ use lbx_common::steer::fate::{self, Fate};
 use super::select::Selected;
 use super::{Error, Placed, Plugged, Result, Served, View, deliver_name, forward_name};
 use crate::api::model::{Step, WhyFlow, WhyFlowQuery};
+use crate::config::checked::format_mac;
 
 /// The answer as it grows.
 struct Story(WhyFlow);
@@ -144,6 +145,7 @@ impl View<'_> {
             match self.fate(&mut story, row.target) {
                 Some(Fate::Blackholed) => return Ok(story.end("dropped", Some(Reason::Blackholed))),
                 Some(Fate::Go | Fate::GoExpired) => return Ok(self.arrive(story, service, key, row.target)),
+                Some(Fate::Follow) => return self.follow(story, row.target),
                 Some(Fate::Anew) | None => {}
             }
         } else {
@@ -201,10 +203,10 @@ impl View<'_> {
         };
         story.0.target = Some(target.name.clone());
         story.0.state = Some(self.state(target).0.name().to_owned());
-        let fate = fate::known(target.entry.state, self.now, false);
+        let fate = fate::known(target.entry.state, target.entry.elsewhere, self.now, false);
         let name = &target.name;
         match fate {
-            Fate::Go => {}
+            Fate::Go | Fate::Follow => {}
             Fate::GoExpired => {
                 story.step("state", format!("{name}: the deadline of its blackhole has passed"));
             }
@@ -217,6 +219,18 @@ impl View<'_> {
             }
         }
         Some(fate)
+    }
+
+    /// The last steps, after a target that moved.
+    fn follow(&self, mut story: Story, word: TargetWord) -> Result<WhyFlow> {
+        let Some(target) = self.target_at(word.target(), word.generation()) else {
+            return Ok(story.end("dropped", Some(Reason::StaleTarget)));
+        };
+        let place = self.maps.elsewhere(target.entry.elsewhere.into())?;
+        let (port, mac) = (super::interface(place.ifindex), format_mac(&place.mac));
+        let way = if place.is_outward() { "out of" } else { "into" };
+        story.step("state", format!("{} moved: its flows follow it {way} {port}, to {mac}", target.name));
+        Ok(story.end("steered", None))
     }
 
     /// The last steps, to a target that takes the packet.

@@ -76,6 +76,8 @@ pub enum WishedState {
     Draining,
     /// Every packet is dropped and counted, for as long as the daemon renews it
     Blackholed,
+    /// It runs on another host: known flows follow it there, by its MAC
+    Moved,
     /// Gone: known flows are selected anew
     Down,
 }
@@ -88,6 +90,7 @@ impl WishedState {
             Self::Active => State::Active,
             Self::Draining => State::Draining,
             Self::Blackholed => State::Blackholed,
+            Self::Moved => State::Moved,
             Self::Down => State::Down,
         }
     }
