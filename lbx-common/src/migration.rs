@@ -3,7 +3,18 @@
 //! Everybody who knows something about a migration says it as an [`Event`]: QEMU's monitor, libvirt, an operator or
 //! orchestrator by CLI or API, the lbx of another host, a watchdog. Events may come twice, late, in the wrong order or
 //! not at all; which phase follows from them, what the targets of the VM are to do meanwhile, and how it ends when
-//! nobody says anything more, is decided here and nowhere else.
+//! nobody says anything more, is decided here and nowhere else: events go into a [`Machine`], what it [`Want`]s of the
+//! VM's targets comes out, and when nothing is heard for too long it goes by the [`Facts`].
+
+mod facts;
+mod machine;
+#[cfg(test)]
+mod tests;
+mod want;
+
+pub use facts::{Facts, Here, There};
+pub use machine::{Heard, Machine, Role};
+pub use want::{Limits, Rules, Want, grown};
 
 /// Where a migration stands, as far as this host knows.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -186,21 +197,5 @@ impl Event {
     #[must_use]
     pub fn with_host(self, host: impl Into<String>) -> Self {
         Self { host: Some(host.into()), ..self }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names() {
-        for phase in Phase::ALL {
-            assert_eq!(Phase::from_name(phase.name()), Some(phase));
-        }
-        assert_eq!(Phase::from_name("moving"), None);
-        assert!(Phase::Failed.is_end() && !Phase::Resumed.is_end());
-        assert_eq!(What::Expected.phase(), Phase::Announced);
-        assert_eq!(What::HandedOver.name(), "handed_over");
     }
 }
