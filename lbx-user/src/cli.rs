@@ -16,6 +16,7 @@ mod drain;
 mod flows;
 mod health;
 mod load;
+mod migration;
 mod output;
 mod peers;
 mod queues;
@@ -132,6 +133,8 @@ fn dispatch(args: &Args) -> Done {
         Verb::Health(watch) => health::health(&Session::new(global)?, *watch),
         Verb::Peers(options) => peers::peers(&Session::new(global)?, options),
         Verb::Load(options) => load::load(&Session::new(global)?, options),
+        Verb::Migrations(options) => migration::migrations(&Session::new(global)?, options),
+        Verb::Migration(options) => migration::tell(&Session::new(global)?, &options.verb),
         Verb::Why(options) => why::why(&Session::new(global)?, options),
         Verb::Stats(options) => stats::stats(&Session::new(global)?, options),
         Verb::Drain(options) => drain::drain(&Session::new(global)?, options),

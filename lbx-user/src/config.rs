@@ -11,6 +11,7 @@ pub mod raw;
 
 mod build;
 mod measure;
+mod migration;
 mod overlap;
 pub mod peers;
 mod service;
@@ -27,6 +28,7 @@ pub use checked::{
 };
 pub use diff::{Change, ChangeKind, Scope};
 pub use measure::Measure;
+pub use migration::{Blackhole, Migration, Stopped, Watchdog};
 pub use peers::{Peer, Peers};
 pub use problem::{Problem, Problems, Severity};
 pub use weights::{Weighing, Weights};

@@ -1,5 +1,10 @@
 //! Who is told of migrations, and by whom: the events of [`lbx_common::migration`] on their way to the core.
 
+pub mod facts;
+pub mod ledger;
+
+mod kept;
+
 use lbx_common::addr::Mac;
 use lbx_common::migration::{Event, Micros};
 use nix::time::{ClockId, clock_gettime};
@@ -38,6 +43,10 @@ pub struct Told {
     pub vm: VmId,
     /// What happened.
     pub event: Event,
+    /// How long before it was heard it happened, if its source says when it did.
+    pub lag: Option<Micros>,
+    /// How long after it was heard the targets' states were written, where that was done at once.
+    pub written: Option<Micros>,
 }
 
 /// The two ends of the stream of events: sources put theirs in, and whoever passes them on takes them out.
@@ -58,7 +67,12 @@ impl Stream {
 
     /// Says something; from any thread, and without waiting. Nobody hears it while the daemon stops.
     pub fn tell(&self, vm: VmId, event: Event) {
-        let _ = self.into.send(Told { vm, event });
+        self.say(Told { vm, event, lag: None, written: None });
+    }
+
+    /// The same with times.
+    pub fn say(&self, told: Told) {
+        let _ = self.into.send(told);
     }
 
     /// What was news to the core, whoever said it: with all that this host knows of the VM's identity.

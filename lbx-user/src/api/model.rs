@@ -8,6 +8,7 @@ mod explain;
 mod flow;
 mod health;
 mod load;
+mod migration;
 mod peers;
 mod plan;
 mod queue;
@@ -21,6 +22,9 @@ pub use explain::{Step, WhyFlow, WhyFlowQuery, WhyWeight, WhyWeightQuery};
 pub use flow::{Flow, FlowQuery, FlowState, Flows};
 pub use health::{Health, HealthCheck};
 pub use load::{Load, Measured, VmLoad};
+pub use migration::{
+    MigratingTarget, Migration, MigrationChanged, MigrationEvent, MigrationRequest, Migrations,
+};
 pub use peers::{Line, Peer, PeerVm, Peers, RefusedPeers};
 pub use plan::{AttachPlan, PortPlan, Refusal, SwitchPlan};
 pub use queue::{MissingQueues, QueueRow, Queues};

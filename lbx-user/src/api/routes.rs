@@ -8,8 +8,8 @@ use axum::{Json, Router};
 use serde::Serialize;
 
 use super::model::{
-    Answer, AttachRequest, Bypass, DetachRequest, ErrorAnswer, FlowQuery, Problem, SetState, SetWeight,
-    TargetRequest, WhyFlowQuery, WhyWeightQuery,
+    Answer, AttachRequest, Bypass, DetachRequest, ErrorAnswer, FlowQuery, MigrationRequest, Problem,
+    SetState, SetWeight, TargetRequest, WhyFlowQuery, WhyWeightQuery,
 };
 use crate::daemon::core::Core;
 use crate::daemon::{AttachOptions, Handle, ReloadError};
@@ -28,6 +28,8 @@ pub fn all(handle: Handle) -> Router {
         .route("/v1/load", get(load))
         .route("/v1/health", get(health))
         .route("/v1/peers", get(peers))
+        .route("/v1/migrations", get(migrations))
+        .route("/v1/migration", post(migration))
         .route("/v1/plan", get(plan))
         .route("/v1/why/flow", get(why_flow))
         .route("/v1/why/weight", get(why_weight))
@@ -135,6 +137,17 @@ async fn health(State(core): State<Handle>) -> Reply<super::model::Health> {
 
 async fn peers(State(core): State<Handle>) -> Reply<super::model::Peers> {
     Ok(answer(core.call(|core| core.peers()).await?))
+}
+
+async fn migrations(State(core): State<Handle>) -> Reply<super::model::Migrations> {
+    Ok(answer(core.call(|core| core.migrations()).await??))
+}
+
+async fn migration(
+    State(core): State<Handle>,
+    Json(request): Json<MigrationRequest>,
+) -> Reply<super::model::MigrationChanged> {
+    Ok(answer(core.call(move |core| core.operator_says(&request)).await??))
 }
 
 async fn plan(State(core): State<Handle>) -> Reply<super::model::AttachPlan> {

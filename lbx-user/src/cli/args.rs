@@ -2,6 +2,7 @@
 
 mod change;
 mod look;
+mod migration;
 mod peers;
 mod system;
 mod values;
@@ -12,6 +13,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 
 pub use change::{Drain, Set, SetState, SetWeight, SetWhat, TargetName, WishedState};
 pub use look::{FlowFilter, Flows, Load, Queues, Stats, Targets, Transport, Weights, Why, WhyFlow, WhyWhat};
+pub use migration::{Migration, MigrationVerb, Migrations, Tell};
 pub use peers::{Peers, PeersInit, PeersWhat};
 pub use system::{Attach, AttachTimer, Bypass, Check, Detach, OnOff, Run};
 
@@ -86,6 +88,10 @@ pub enum Verb {
     Load(Load),
     /// The other hosts that run lbx, and whether they are told and heard
     Peers(Peers),
+    /// The migrations of VMs, with all phases and their times
+    Migrations(Migrations),
+    /// Say where the migration of a VM stands: what an orchestrator does at each step
+    Migration(Migration),
     /// Explain a decision
     Why(Why),
     /// The counters
@@ -149,6 +155,9 @@ mod tests {
             "lbx bypass on",
             "lbx peers --watch 1",
             "lbx peers init /tmp/ca kvm1 kvm2",
+            "lbx migration announce web-1 --to host-b --wait --timeout 30s",
+            "lbx migration resumed web-1 --where there --host host-b",
+            "lbx migrations web-1 --json",
         ] {
             Args::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
         }

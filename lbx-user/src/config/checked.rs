@@ -11,6 +11,7 @@ use serde::Serialize;
 pub use health::{Health, HealthCheck, Probe};
 
 use super::measure::Measure;
+use super::migration::Migration;
 use super::peers::Peers;
 use super::problem::Problem;
 use super::weights::{Weighing, Weights};
@@ -31,6 +32,8 @@ pub struct Config {
     pub weights: Weights,
     /// `[peers]` and `[[peer]]`: other hosts that run lbx.
     pub peers: Option<Peers>,
+    /// `[migration]`: what is done with the traffic of a VM that is migrated.
+    pub migration: Migration,
     /// `[[switch]]`, in the order of the file; names are unique.
     pub switches: Vec<Switch>,
     /// `[[service]]`, in the order of the file; names are unique, no two overlap.

@@ -23,6 +23,8 @@ pub enum Scope {
     Weights,
     /// `[peers]` and `[[peer]]`.
     Peers,
+    /// `[migration]`.
+    Migration,
     /// A switch by name.
     Switch(String),
     /// A service by name.
@@ -73,6 +75,7 @@ impl fmt::Display for Scope {
             Self::Measure => f.write_str("measure"),
             Self::Weights => f.write_str("weights"),
             Self::Peers => f.write_str("peers"),
+            Self::Migration => f.write_str("migration"),
             Self::Switch(name) => write!(f, "switch {name}"),
             Self::Service(name) => write!(f, "service {name}"),
             Self::Target { service, target } => write!(f, "target {service}/{target}"),
@@ -101,6 +104,7 @@ pub(super) fn diff(old: &Config, new: &Config) -> Vec<Change> {
     fields(&mut changes, &Scope::Measure, measure(old), measure(new));
     fields(&mut changes, &Scope::Weights, weights(old), weights(new));
     fields(&mut changes, &Scope::Peers, peers(old), peers(new));
+    fields(&mut changes, &Scope::Migration, migration(old), migration(new));
     each(
         &mut changes,
         (&old.switches, &new.switches),
@@ -243,6 +247,21 @@ fn peers(config: &Config) -> Fields {
         ("certificate", file(|peers| &peers.certificate)),
         ("key", file(|peers| &peers.key)),
         ("peer", if others.is_empty() { "none".to_owned() } else { others.join(" ") }),
+    ]
+}
+
+fn migration(config: &Config) -> Fields {
+    let (migration, watchdog) = (&config.migration, &config.migration.watchdog);
+    vec![
+        ("blackhole", word(&migration.blackhole)),
+        ("stopped", word(&migration.stopped)),
+        ("share", migration.share.to_string()),
+        ("drain", format_duration(migration.drain)),
+        ("slow_start", format_duration(migration.slow_start)),
+        ("watchdog.announced", format_duration(watchdog.announced)),
+        ("watchdog.transferring", format_duration(watchdog.transferring)),
+        ("watchdog.stopped", format_duration(watchdog.stopped)),
+        ("watchdog.resumed", format_duration(watchdog.resumed)),
     ]
 }
 

@@ -260,7 +260,7 @@ pub fn weights(
     book: &WishBook,
     weigher: &Weigher,
 ) -> Vec<Vec<Weight>> {
-    let scale = weigher::scale(service);
+    let scale = weigher::scale(service).saturating_mul(finer(service, book));
     let weights: Vec<(u32, u32, u8, &[u32])> = service
         .targets
         .iter()
@@ -272,11 +272,25 @@ pub fn weights(
                 Some(_) => 1.0,
                 None => weigher.factor(service, &name, &config.weights),
             };
-            let weight = weigher::weight(book.weight(&name, target.weight), scale, factor);
+            // What migration leaves is a share of the finer weight.
+            let share = f64::from(book.share(&name).unwrap_or(1000)) / 1000.0;
+            let base = book.weight_override(&name).unwrap_or(target.weight);
+            let weight = weigher::weight(base, scale, factor * share);
             (weight, target.weight.saturating_mul(scale), one.queues, target.queues.as_slice())
         })
         .collect();
     queue_weights(&weights)
+}
+
+/// Weights are in finer units while migration leaves a share of one: a tenth of 1 is nothing.
+fn finer(service: &Service, book: &WishBook) -> u32 {
+    const FINE: u32 = 100;
+    let shared =
+        |target: &config::Target| book.share(&format!("{}/{}", service.name, target.name())).is_some();
+    let small = |target: &config::Target| target.weight < u32::MAX / 1_000 / FINE;
+    let fixed = service.weights == config::Weighing::Static;
+    let finer = fixed && service.targets.iter().any(shared) && service.targets.iter().all(small);
+    if finer { FINE } else { 1 }
 }
 
 /// Of a flow's places in two buckets, those beyond the share a service may use; less than one place counts as one.

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use lbx_common::migration::Want;
 use lbx_common::target::State;
-use lbx_common::wish::{Effective, Owner, Weight, Wish, Wishes};
+use lbx_common::wish::{Effective, Owner, Weight, Wish, Wishes, rank};
 
 use super::desired::StateWant;
 
@@ -19,6 +20,10 @@ pub struct WishBook(BTreeMap<String, Held>);
 struct Held {
     states: BTreeMap<Owner, State>,
     weight: Option<u32>,
+    /// What migration leaves of the weight, in thousandths.
+    share: Option<u16>,
+    /// What it blackholes was drained before, and is again when the deadline passes.
+    drained: bool,
 }
 
 impl WishBook {
@@ -29,6 +34,34 @@ impl WishBook {
             Some(state) => held.states.insert(owner, state) != Some(state),
             None => held.states.remove(&owner).is_some(),
         }
+    }
+
+    /// Migration wants something of a target. `drained`: where a blackhole ends without the daemon, the target is to
+    /// get no new flows, as before. Whether that is news, and whether it concerns the weight.
+    pub fn set_migration(&mut self, target: &str, want: Want, drained: bool) -> (bool, bool) {
+        let wish = want.wish(1);
+        let state = wish.map(Wish::state).filter(|state| *state != State::Active);
+        let share = wish.and_then(|wish| match wish.weight() {
+            Weight::Scale(share) => Some(share),
+            _ => None,
+        });
+        let changed = self.set_state(target, Owner::Migration, state);
+        let held = self.0.entry(target.to_owned()).or_default();
+        let drained = std::mem::replace(&mut held.drained, drained) != drained;
+        let other = std::mem::replace(&mut held.share, share) != share;
+        (changed || drained, other)
+    }
+
+    /// What the wishes would come to if migration wanted something else.
+    pub fn effective_if(&self, target: &str, want: Want) -> Effective {
+        let mut wishes = self.wishes(target);
+        wishes.set(Owner::Migration, want.wish(1).unwrap_or_default());
+        wishes.effective(0)
+    }
+
+    /// What migration leaves of a target's weight, in thousandths, if not all of it.
+    pub fn share(&self, target: &str) -> Option<u16> {
+        self.0.get(target).and_then(|held| held.share)
     }
 
     /// The operator wishes a weight, or the configured one again. Whether that is news.
@@ -61,9 +94,14 @@ impl WishBook {
     /// What the datapath is to be told.
     pub fn state(&self, target: &str) -> StateWant {
         let effective = self.effective(target);
+        let mut fallback = effective.fallback;
+        let drained = self.0.get(target).is_some_and(|held| held.drained);
+        if drained && rank(fallback, Owner::Migration) < rank(State::Draining, Owner::Migration) {
+            fallback = State::Draining;
+        }
         StateWant {
             state: effective.state,
-            fallback: effective.fallback,
+            fallback: if effective.state == State::Blackholed { fallback } else { effective.fallback },
             deadline: effective.deadline.map(|_| BLACKHOLE),
         }
     }
@@ -93,6 +131,10 @@ impl WishBook {
                 state => Wish::new(*state),
             };
             wishes.set(*owner, wish);
+        }
+        if let Some(share) = held.share {
+            let wish = wishes.get(Owner::Migration);
+            wishes.set(Owner::Migration, wish.with_weight(Weight::Scale(share)));
         }
         if let Some(weight) = held.weight {
             let wish = wishes.get(Owner::Operator);
@@ -127,6 +169,25 @@ mod tests {
         assert_eq!((want.state, want.fallback), (State::Blackholed, State::Down));
         assert_eq!(want.deadline, Some(BLACKHOLE));
         assert!(book.any_deadline());
+    }
+
+    #[test]
+    fn migration_leaves_a_share_and_a_blackhole_falls_back_to_what_was() {
+        let mut book = WishBook::default();
+        assert_eq!(book.set_migration("web/a", Want::Grow(250), false), (false, true));
+        assert_eq!((book.weight("web/a", 100), book.share("web/a")), (25, Some(250)));
+        assert_eq!(book.state("web/a"), StateWant::lasting(State::Active));
+        assert_eq!(book.set_migration("web/a", Want::Blackhole, true), (true, true));
+        let want = book.state("web/a");
+        assert_eq!(
+            (want.state, want.fallback, want.holds_slots()),
+            (State::Blackholed, State::Draining, false)
+        );
+        assert_eq!(book.set_migration("web/a", Want::Blackhole, true), (false, false), "not news");
+        book.set_migration("web/a", Want::Blackhole, false);
+        assert_eq!(book.state("web/a").fallback, State::Active);
+        assert_eq!(book.set_migration("web/a", Want::Nothing, false), (true, false));
+        assert_eq!(book.state("web/a"), StateWant::lasting(State::Active));
     }
 
     #[test]

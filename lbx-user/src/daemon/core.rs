@@ -164,7 +164,9 @@ impl Core {
     /// The host could not be read, or a write failed; the daemon goes on and tries again at the next change.
     pub async fn refresh(&mut self, afresh: bool) -> Result<()> {
         let instance = self.paths.instance.clone();
+        let before = self.host.vms.clone();
         self.host.refresh(&self.config, &instance, self.options.replace, afresh).await?;
+        self.migrations_look(&before);
         self.tell_samplers();
         self.tell_peers();
         self.note_vms();
@@ -234,6 +236,7 @@ impl Core {
     }
 
     fn try_settle(&mut self) -> Result<()> {
+        self.follow_migrations();
         let rate = self.datapath.maps().rate()?;
         let input = Input {
             config: &self.config,
@@ -281,6 +284,7 @@ impl Core {
     /// # Errors
     /// A store failed.
     pub fn flip(&mut self) -> Result<()> {
+        self.follow_migrations();
         for service in &mut self.desired.services {
             for target in &mut service.targets {
                 target.state = self.book.state(&target.full_name(&service.name));
@@ -368,6 +372,7 @@ impl Core {
         self.recent.take(self.datapath.maps());
         self.correct_open_flows();
         self.peers_tick();
+        self.migrations_tick();
         if self.book.any_deadline() {
             let _ = self.flip();
         }

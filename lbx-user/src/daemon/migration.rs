@@ -1,22 +1,60 @@
-//! Migrations in the daemon: what is said of them, and what follows.
+//! Migrations in the daemon: what is said of them, and what follows for targets.
 
+mod identify;
+mod tell;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lbx_common::migration::{Event, Here, Micros, Place, Role, Source, Want, What};
+use lbx_common::target::State;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::core::Core;
-use crate::migration::{Stream, Told};
+use crate::config::Config;
+use crate::control::wishes::WishBook;
+use crate::measure::vm::Vm;
+use crate::migration::facts::Board;
+use crate::migration::ledger::{About, Ledger, Outcome};
+use crate::migration::{Stream, Told, VmId, now};
+
+/// Where the flows of a target that moved are to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MovedTo {
+    /// The VM's new host, by the name it has in the config; `None`: nobody said.
+    pub host: Option<String>,
+    /// The VM does not run there yet: its packets wait.
+    pub hold: bool,
+}
 
 /// What the core knows of migrations.
 #[derive(Debug)]
 pub struct Migrations {
     /// Where sources say what they know, and listeners hear what was news.
     pub stream: Stream,
+    /// Those under way, and the records of others.
+    pub ledger: Ledger,
     told: Option<UnboundedReceiver<Told>>,
+    /// What is wanted of targets now, and whether they get new flows again when a blackhole ends by itself.
+    wants: BTreeMap<String, Want>,
+    moved: BTreeMap<String, MovedTo>,
+    /// Targets that are not drained: their service would have nobody left.
+    last: BTreeSet<String>,
+    /// What was said about what the VM does here, by process: its monitor's word.
+    said: Board,
 }
 
 impl Default for Migrations {
     fn default() -> Self {
         let (stream, told) = Stream::new();
-        Self { stream, told: Some(told) }
+        Self {
+            stream,
+            ledger: Ledger::default(),
+            told: Some(told),
+            wants: BTreeMap::new(),
+            moved: BTreeMap::new(),
+            last: BTreeSet::new(),
+            said: Board::default(),
+        }
     }
 }
 
@@ -25,12 +63,262 @@ impl Migrations {
     pub(super) fn take(&mut self) -> Option<UnboundedReceiver<Told>> {
         self.told.take()
     }
+
+    /// What the VMs' monitors say.
+    pub fn facts(&self) -> Board {
+        self.said.clone()
+    }
+
+    /// What migration wants of a target (full name).
+    pub fn want(&self, target: &str) -> Want {
+        self.wants.get(target).copied().unwrap_or_default()
+    }
+
+    /// Where the flows of a target go, if migration wants them moved.
+    pub fn moved_to(&self, target: &str) -> Option<&MovedTo> {
+        self.moved.get(target)
+    }
+
+    /// Whether a target keeps getting new flows although its VM migrates: its service has nobody else.
+    pub fn is_last(&self, target: &str) -> bool {
+        self.last.contains(target)
+    }
 }
 
 impl Core {
-    /// Somebody said something about the migration of a VM.
-    pub fn migration(&mut self, told: Told) {
-        tracing::info!("migration of {}: {} ({})", told.vm, told.event.what.name(), told.event.source.name());
-        self.migrations.stream.accept(told);
+    /// Somebody said something about the migration of a VM. What became of it.
+    pub fn migration(&mut self, told: Told) -> Outcome {
+        let mut about = self.identify(&told.vm);
+        if matches!(told.event.what, What::Resumed(Place::Here) | What::Done(Place::Here))
+            && self.runs_unheard(&about)
+        {
+            about.here = Here::Present;
+        }
+        let (key, vm, event) = (about.key.clone(), about.vm.clone(), told.event.clone());
+        if about.targets.is_empty() && event.source == Source::Peer {
+            // Other hosts speak of VMs that are none of this one's.
+            tracing::debug!("{vm} is no target here: {}", event.what.name());
+            return Outcome::Nothing;
+        }
+        let (written, targets) = (told.written, about.targets.clone());
+        let outcome = self.migrations.ledger.hear(about, told);
+        if !outcome.is_news() {
+            tracing::debug!(
+                "migration of {vm}: {} ({}): {outcome:?}",
+                event.what.name(),
+                event.source.name()
+            );
+            self.release(written, &targets);
+            return outcome;
+        }
+        let host = event.host.as_ref().map_or(String::new(), |host| format!(" (the other host: {host})"));
+        tracing::info!("migration of {vm}: {}, says {}{host}", event.what.name(), event.source.name());
+        self.follow_migrations();
+        self.release(written, &targets);
+        self.flip_or_say();
+        self.migrations.ledger.written(&key, now().saturating_sub(event.at));
+        self.migrations.stream.accept(Told { vm, event, lag: None, written: None });
+        // A failure was logged, and the next pass tries again.
+        let _ = self.settle();
+        self.keep_migrations();
+        outcome
     }
+
+    fn release(&mut self, _written: Option<Micros>, _targets: &[String]) {}
+
+    fn flip_or_say(&mut self) {
+        if let Err(error) = self.flip() {
+            tracing::error!("a state could not be written: {error:#}");
+        }
+    }
+
+    /// Another host says whether a VM runs there.
+    pub fn peer_says(&mut self, vm: &VmId, host: &str, runs: bool) {
+        let key = self.identify(vm).key;
+        self.migrations.ledger.peer_says(&key, host, runs);
+    }
+
+    /// Whether a VM runs on this host, if that is known.
+    pub fn runs_here(&self, vm: &VmId) -> Option<bool> {
+        match self.identify(vm).here {
+            Here::Absent => Some(false),
+            here => here.runs(),
+        }
+    }
+
+    /// What passes with time: shares grow, and what nobody speaks of any more is looked into.
+    pub(super) fn migrations_tick(&mut self) {
+        if self.migrations.ledger.open.is_empty() {
+            return;
+        }
+        let (at, rules) = (now(), self.config.migration.rules());
+        for key in self.migrations.ledger.due(at, &rules) {
+            let Some(record) = self.migrations.ledger.open.get(&key) else { continue };
+            let (vm, about) = (record.vm.clone(), self.identify(&record.vm));
+            let here = about.here;
+            if let Some(event) = self.migrations.ledger.resolve(&key, here, at) {
+                let what = event.what.name();
+                tracing::warn!("migration of {vm}: nobody says more, and it is {}: {what}", here.name());
+                self.migrations.stream.accept(Told { vm, event, lag: None, written: None });
+            }
+        }
+        self.migrations.ledger.sweep(at, &rules);
+        let (states, weights) = self.follow_migrations();
+        if states {
+            self.flip_or_say();
+        }
+        if states || weights {
+            let _ = self.settle();
+        }
+        self.keep_migrations();
+    }
+
+    /// The host was looked at: who is behind which target may have changed, a VM that moved away may be here again,
+    /// and one may be awaited.
+    pub(super) fn migrations_look(&mut self, before: &[Vm]) {
+        let vms = &self.host.vms;
+        self.migrations.said.keep(|pid, start| vms.iter().any(|vm| (vm.pid, vm.start_time) == (pid, start)));
+        let is_new =
+            |vm: &&Vm| !before.iter().any(|old| (old.pid, old.start_time) == (vm.pid, vm.start_time));
+        let new: Vec<Vm> = self.host.vms.iter().filter(is_new).cloned().collect();
+        for vm in new {
+            let id = VmId { name: Some(vm.name.clone()), uuid: vm.uuid.clone(), macs: vm.macs.clone() };
+            let about = self.identify(&id);
+            if vm.incoming && about.here == Here::Incoming && !about.targets.is_empty() {
+                let event = Event::new(What::Expected, Source::Watchdog, now());
+                let told = Told { vm: id, event, lag: None, written: None };
+                self.migrations.ledger.hear(about, told);
+            } else if self.migrations.ledger.returned(&about.key) {
+                tracing::info!("{id} runs here again");
+            }
+        }
+        let known: Vec<(String, VmId)> = self
+            .migrations
+            .ledger
+            .open
+            .iter()
+            .map(|(key, record)| (key.clone(), record.vm.clone()))
+            .collect();
+        for (key, vm) in known {
+            let about = self.identify(&vm);
+            if let Some(record) = self.migrations.ledger.open.get_mut(&key) {
+                (record.targets, record.vm) = (about.targets, about.vm);
+            }
+        }
+    }
+
+    /// Somebody says that a VM runs which no monitor speaks of, and which was started to be sent: now it has run.
+    fn runs_unheard(&self, about: &About) -> bool {
+        let Some(vm) = self.local_vm(&about.vm).filter(|_| about.here == Here::Incoming) else {
+            return false;
+        };
+        let unheard = self.migrations.said.get(vm.pid, vm.start_time).is_none();
+        if unheard {
+            self.migrations.said.runs(vm.pid, vm.start_time);
+        }
+        unheard
+    }
+
+    fn keep_migrations(&self) {
+        if let Err(error) = self.migrations.ledger.save(&self.paths.run_dir) {
+            tracing::warn!("{error:#}");
+        }
+    }
+
+    /// Goes on with what an earlier daemon of this boot knew.
+    pub(super) fn load_migrations(&mut self) {
+        self.migrations.ledger = Ledger::load(&self.paths.run_dir);
+        for record in self.migrations.ledger.open.values() {
+            tracing::info!(
+                "migration of {}: {} when the daemon ended",
+                record.vm,
+                record.machine.phase.name()
+            );
+        }
+        self.follow_migrations();
+    }
+
+    /// Makes migration's wishes what follows from the ledger. Whether a state changed, and whether a weight.
+    pub(super) fn follow_migrations(&mut self) -> (bool, bool) {
+        let Migrations { ledger, wants, moved, last, .. } = &mut self.migrations;
+        if ledger.open.is_empty() && wants.is_empty() {
+            return (false, false);
+        }
+        let (at, rules) = (now(), self.config.migration.rules());
+        let mut new: BTreeMap<String, Wanted> = BTreeMap::new();
+        moved.clear();
+        for record in ledger.open.values() {
+            let want = record.want(at, &rules);
+            let wanted = Wanted {
+                want,
+                drained: want == Want::Blackhole && !record.machine.pause,
+                // Who is only awaited here takes nothing, whoever else does.
+                spared: record.machine.role != Role::Destination,
+            };
+            for target in &record.targets {
+                if matches!(want, Want::Moved | Want::Hold) {
+                    let to = MovedTo { host: record.host.clone(), hold: want == Want::Hold };
+                    moved.insert(target.clone(), to);
+                }
+                new.insert(target.clone(), wanted);
+            }
+        }
+        for gone in wants.keys().filter(|target| !new.contains_key(*target)).cloned().collect::<Vec<_>>() {
+            new.insert(gone, Wanted::default());
+        }
+        *wants = new.iter().map(|(target, wanted)| (target.clone(), wanted.want)).collect();
+        wants.retain(|_, want| *want != Want::Nothing);
+        let spared = spare_the_last(&self.config, &self.book, &mut new);
+        for target in spared.difference(last) {
+            tracing::warn!("{target} goes on getting new flows although its VM migrates: nobody else would");
+        }
+        *last = spared;
+        let (mut states, mut weights) = (false, false);
+        for (target, wanted) in &new {
+            let news = self.book.set_migration(target, wanted.want, wanted.drained);
+            (states, weights) = (states || news.0, weights || news.1);
+        }
+        (states, weights)
+    }
+}
+
+/// What is wanted of one target.
+#[derive(Debug, Clone, Copy, Default)]
+struct Wanted {
+    want: Want,
+    /// It is to get no new flows when its blackhole ends by itself.
+    drained: bool,
+    /// It may go on if it is the last.
+    spared: bool,
+}
+
+/// Never zero targets: where only migration keeps the last ones of a service from taking new flows, it does not.
+fn spare_the_last(
+    config: &Config,
+    book: &WishBook,
+    wants: &mut BTreeMap<String, Wanted>,
+) -> BTreeSet<String> {
+    let mut spared = BTreeSet::new();
+    for service in &config.services {
+        let names: Vec<String> =
+            service.targets.iter().map(|target| format!("{}/{}", service.name, target.name())).collect();
+        let takes = |name: &String, want| book.effective_if(name, want).state == State::Active;
+        if names.iter().any(|name| takes(name, wants.get(name).copied().unwrap_or_default().want)) {
+            continue;
+        }
+        for name in names {
+            let before = wants.get(&name).copied().unwrap_or_default();
+            let after = match before.want {
+                Want::Drain(0) if before.spared && takes(&name, Want::Nothing) => {
+                    spared.insert(name.clone());
+                    Wanted { want: Want::Nothing, ..before }
+                }
+                // When its blackhole ends by itself, it is all that there is.
+                Want::Blackhole => Wanted { drained: false, ..before },
+                _ => continue,
+            };
+            wants.insert(name, after);
+        }
+    }
+    spared
 }

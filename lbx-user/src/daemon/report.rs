@@ -57,6 +57,7 @@ impl Core {
         let mut notes = Vec::new();
         notes.extend(self.weigher.notes());
         notes.extend(self.peer_notes());
+        notes.extend(self.migration_notes());
         notes.extend(
             self.failed.iter().map(|text| format!("the datapath does not follow the config: {text}")),
         );
@@ -157,7 +158,8 @@ impl Core {
             reason: match owner {
                 Owner::Presence => self.absent.get(target).cloned(),
                 Owner::Health => Some(self.health_reason(target)),
-                Owner::Operator | Owner::Migration => None,
+                Owner::Migration => Some(self.migration_reason(target)),
+                Owner::Operator => None,
             },
         });
         wishes.collect()

@@ -108,6 +108,7 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
     let options = AttachOptions { yes: options.yes, replace: options.replace };
     let mut core = Core::new(paths, config, datapath, options, asks, checks);
     core.health.checking = true;
+    core.load_migrations();
     core.start_load()?;
     core.adopt().await?;
     core.start_peers();
@@ -187,7 +188,7 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
             Ok(()) = rings.changed() => core.rings_changed(),
             Some(news) = peer_news.recv() => core.peer_news(&news),
             Some(news) = answered.recv() => core.answered(&news.key, news.phase),
-            Some(told) = told.recv() => core.migration(told),
+            Some(told) = told.recv() => drop(core.migration(told)),
             Ok(told) = accepted.recv() => core.pass_on(&told),
             Some((target, news)) = checked.recv() => core.checked(&target, news),
             _ = second.tick() => core.tick(),

@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use lbx_common::addr::Mac;
+
 use crate::config::{Config, Place, Target};
 use crate::host::vm::Process;
 
@@ -16,7 +18,7 @@ pub use monitor::watch as watch_monitors;
 pub use process::Vms;
 
 /// A VM to look at.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Vm {
     /// What it calls itself: its name, else its id, else its UUID; `NAME (PID)` where two share a name.
     pub name: String,
@@ -24,6 +26,12 @@ pub struct Vm {
     pub pid: u32,
     /// When that started: another process with the same id is another VM.
     pub start_time: u64,
+    /// Its UUID, in lower case.
+    pub uuid: Option<String>,
+    /// It was started to be sent a VM from elsewhere.
+    pub incoming: bool,
+    /// MACs of its vNICs, as far as its command line has them.
+    pub macs: Vec<Mac>,
     /// Its taps in this namespace.
     pub taps: Vec<String>,
     /// A QMP socket that is lbx's alone.
@@ -64,7 +72,16 @@ pub fn list(config: &Config, processes: &[Process]) -> Vec<Vm> {
             let name = named.unwrap_or_else(|| format!("process {}", process.pid));
             let taps: Vec<String> = process.taps.iter().map(|tap| tap.name.clone()).collect();
             let qmp = own_socket(config, process).or_else(|| config.measure.qmp_of(&name));
-            Vm { name, pid: process.pid, start_time: process.start_time, taps, qmp }
+            Vm {
+                name,
+                pid: process.pid,
+                start_time: process.start_time,
+                uuid: identity.uuid.clone(),
+                incoming: identity.incoming,
+                macs: identity.nics.iter().filter_map(|nic| nic.mac).collect(),
+                taps,
+                qmp,
+            }
         })
         .collect();
     let mut names = BTreeMap::new();

@@ -15,6 +15,8 @@ pub struct Identity {
     pub uuid: Option<String>,
     /// `-id`.
     pub id: Option<String>,
+    /// `-incoming`: it was started to be sent a VM.
+    pub incoming: bool,
     /// Every NIC with a tap behind it.
     pub nics: Vec<NicOption>,
 }
@@ -58,7 +60,7 @@ pub fn identity(args: &[String]) -> Identity {
         // `--id=X` carries its value; QEMU's options have it in the next argument.
         let (option, value) = match option.split_once('=') {
             Some((option, value)) => (option, value),
-            None if matches!(option, "name" | "uuid" | "id" | "netdev" | "device") => {
+            None if matches!(option, "name" | "uuid" | "id" | "netdev" | "device" | "incoming") => {
                 (option, args.next().unwrap_or_default())
             }
             None => continue,
@@ -67,6 +69,7 @@ pub fn identity(args: &[String]) -> Identity {
             "name" => identity.name = name(value),
             "uuid" => identity.uuid = Some(value.to_lowercase()),
             "id" => identity.id = Some(value.to_owned()),
+            "incoming" => identity.incoming = true,
             "netdev" => netdevs.extend(netdev(value)),
             "device" => devices.extend(device(value)),
             _ => {}

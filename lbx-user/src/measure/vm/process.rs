@@ -178,7 +178,7 @@ mod tests {
 
     fn vm() -> Vm {
         let taps = vec!["tap0".to_owned(), "tap1".to_owned()];
-        Vm { name: "web-1".into(), pid: 7, start_time: 42, taps, qmp: None }
+        Vm { name: "web-1".into(), pid: 7, start_time: 42, taps, ..Vm::default() }
     }
 
     /// Two vCPUs of which one runs half of the time and waits a quarter.

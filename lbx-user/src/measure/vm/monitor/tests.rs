@@ -47,7 +47,7 @@ async fn monitor(listener: UnixListener, hangs: Arc<AtomicBool>) {
 }
 
 fn plan(qmp: Option<PathBuf>) -> Plan {
-    let vm = Vm { name: "web-1".into(), pid: 1, start_time: 1, taps: Vec::new(), qmp };
+    let vm = Vm { name: "web-1".into(), pid: 1, start_time: 1, qmp, ..Vm::default() };
     Plan { every: Duration::from_millis(20), vms: vec![vm], uplinks: Vec::new() }
 }
 

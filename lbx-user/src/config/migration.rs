@@ -1,0 +1,171 @@
+//! `[migration]`: what is done with the traffic of a VM that is migrated.
+
+use std::time::Duration;
+
+use lbx_common::migration::{Limits, Rules};
+use serde::Serialize;
+
+use super::build::{choice, duration};
+use super::raw::Table;
+
+/// `[migration]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Migration {
+    /// When packets to the VM are dropped: only while it is stopped, or for the whole transfer.
+    pub blackhole: Blackhole,
+    /// What happens to packets while it is stopped.
+    pub stopped: Stopped,
+    /// Share of its new flows that it keeps until it is stopped, per cent.
+    pub share: u8,
+    /// How long `announce --wait` waits for its flows to end unless it is told otherwise.
+    pub drain: Duration,
+    /// How long its share takes to grow back.
+    pub slow_start: Duration,
+    /// After how long without news a phase is looked into.
+    pub watchdog: Watchdog,
+}
+
+/// `migration.blackhole`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Blackhole {
+    /// From STOP to RESUME.
+    Stopped,
+    /// From the first byte sent to RESUME.
+    Migration,
+}
+
+/// `migration.stopped`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stopped {
+    /// They are dropped, and counted.
+    Drop,
+    /// They wait at the destination.
+    Hold,
+}
+
+/// `migration.watchdog`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Watchdog {
+    /// Announced, and nothing begins.
+    pub announced: Duration,
+    /// Transferring.
+    pub transferring: Duration,
+    /// Stopped.
+    pub stopped: Duration,
+    /// Resumed, and nobody says how it ended.
+    pub resumed: Duration,
+}
+
+impl Default for Migration {
+    fn default() -> Self {
+        let limits = Rules::default().limits;
+        Self {
+            blackhole: Blackhole::Stopped,
+            stopped: Stopped::Drop,
+            share: 0,
+            drain: Duration::from_mins(1),
+            slow_start: Duration::from_secs(10),
+            watchdog: Watchdog {
+                announced: Duration::from_micros(limits.announced),
+                transferring: Duration::from_micros(limits.transferring),
+                stopped: Duration::from_micros(limits.stopped),
+                resumed: Duration::from_micros(limits.resumed),
+            },
+        }
+    }
+}
+
+impl Migration {
+    /// As decisions are made by it.
+    pub fn rules(&self) -> Rules {
+        let micros = |time: Duration| time.as_micros() as u64;
+        Rules {
+            blackhole_all: self.blackhole == Blackhole::Migration,
+            hold: self.stopped == Stopped::Hold,
+            share: u16::from(self.share) * 10,
+            slow_start: micros(self.slow_start),
+            limits: Limits {
+                announced: micros(self.watchdog.announced),
+                transferring: micros(self.watchdog.transferring),
+                stopped: micros(self.watchdog.stopped),
+                resumed: micros(self.watchdog.resumed),
+            },
+        }
+    }
+}
+
+/// Reads `[migration]`.
+pub(super) fn migration(table: &Table<'_, '_>) -> Migration {
+    let mut migration = Migration::default();
+    let words = [("stopped", Blackhole::Stopped), ("migration", Blackhole::Migration)];
+    if let Some(blackhole) = choice(table, "blackhole", &words) {
+        migration.blackhole = blackhole;
+    }
+    if let Some(stopped) = choice(table, "stopped", &[("drop", Stopped::Drop), ("hold", Stopped::Hold)]) {
+        migration.stopped = stopped;
+    }
+    if let Some(share) = table.integer("share", 0..=100) {
+        migration.share = share.value as u8;
+    }
+    let day = Duration::from_hours(24);
+    if let Some(drain) = duration(table, "drain", &(Duration::from_secs(1)..=day)) {
+        migration.drain = drain;
+    }
+    if let Some(slow_start) = duration(table, "slow_start", &(Duration::ZERO..=Duration::from_hours(1))) {
+        migration.slow_start = slow_start;
+    }
+    if let Some(times) = table.table("watchdog") {
+        let watchdog = &mut migration.watchdog;
+        let fields = [
+            ("announced", &mut watchdog.announced),
+            ("transferring", &mut watchdog.transferring),
+            ("stopped", &mut watchdog.stopped),
+            ("resumed", &mut watchdog.resumed),
+        ];
+        for (key, field) in fields {
+            if let Some(time) = duration(&times, key, &(Duration::from_secs(1)..=day)) {
+                *field = time;
+            }
+        }
+        times.finish();
+    }
+    table.finish();
+    migration
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Severity};
+
+    #[test]
+    fn what_is_said_counts_and_the_rest_has_defaults() {
+        let config = Config::parse("f", "").unwrap();
+        assert_eq!(config.migration.rules(), Rules::default());
+        let text = "[migration]\nblackhole = \"migration\"\nstopped = \"hold\"\nshare = 5\nslow_start = \"30s\"\n\
+                    watchdog = { stopped = \"4s\" }\n";
+        let migration = Config::parse("f", text).unwrap().migration;
+        let rules = migration.rules();
+        assert_eq!((rules.blackhole_all, rules.hold, rules.share), (true, true, 50));
+        assert_eq!((rules.slow_start, rules.limits.stopped), (30_000_000, 4_000_000));
+        assert_eq!(rules.limits.resumed, Rules::default().limits.resumed);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        for (text, line, says) in [
+            ("blackhole = \"never\"", 2, "stopped, migration"),
+            ("\nstopped = \"wait\"", 3, "drop, hold"),
+            ("share = 101", 2, "outside 0 to 100"),
+            ("drain = \"0s\"", 2, "outside 1s"),
+            ("watchdog = { stoped = \"5s\" }", 2, "`stopped`"),
+        ] {
+            let problems = Config::parse("f", &format!("[migration]\n{text}\n")).unwrap_err().0;
+            let errors: Vec<_> = problems.iter().filter(|one| one.severity == Severity::Error).collect();
+            assert_eq!((errors.len(), errors[0].line), (1, line), "{text}: {errors:?}");
+            assert!(errors[0].to_string().contains(says), "{}", errors[0]);
+        }
+    }
+}

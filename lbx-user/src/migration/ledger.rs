@@ -1,0 +1,265 @@
+//! All migrations this host knows of: those under way, and the records of those that ended.
+//!
+//! No I/O: who says what, what the facts are and what time it is come in as arguments.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use lbx_common::migration::{
+    Event, Facts, Heard, Here, Machine, Micros, Place, Rules, Source, There, Want, What,
+};
+
+use super::{Told, VmId};
+
+/// Records of ended migrations that are kept.
+const KEPT: usize = 64;
+/// Entries a record has at most: beyond, only the end is added.
+const ENTRIES: usize = 256;
+
+/// One line of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// What was said.
+    pub event: Event,
+    /// What that was to the phase.
+    pub heard: Heard,
+    /// How long before it happened.
+    pub lag: Option<Micros>,
+    /// How long after it the targets' states stood in the maps.
+    pub written: Option<Micros>,
+    /// So many times in a row; the last at `last`.
+    pub times: u32,
+    /// When it was said last.
+    pub last: Micros,
+}
+
+/// What is remembered of a migration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Counts up.
+    pub id: u64,
+    /// The VM, with all that is known of its identity.
+    pub vm: VmId,
+    /// Its targets by their full names.
+    pub targets: Vec<String>,
+    /// The other host.
+    pub host: Option<String>,
+    /// When the first event was heard.
+    pub began: Micros,
+    /// Where it stands, or how it ended.
+    pub machine: Machine,
+    /// What was heard, in the order it was.
+    pub entries: Vec<Entry>,
+    /// What each other host said: it runs there.
+    pub there: BTreeMap<String, bool>,
+}
+
+impl Record {
+    fn begin(id: u64, vm: VmId, targets: Vec<String>, machine: Machine, event: &Event) -> Self {
+        let (host, began) = (event.host.clone(), event.at);
+        Self { id, vm, targets, host, began, machine, entries: Vec::new(), there: BTreeMap::new() }
+    }
+
+    /// When an event that was news was heard last.
+    pub fn when(&self, is: impl Fn(What) -> bool) -> Option<Micros> {
+        let news = self.entries.iter().rev().find(|entry| entry.heard == Heard::News && is(entry.event.what));
+        news.map(|entry| entry.event.at)
+    }
+
+    /// How long the VM stood still as far as this host knows: from its last stop to when it ran again.
+    pub fn pause(&self) -> Option<Micros> {
+        let stopped = self.when(|what| what == What::Stopped)?;
+        let runs = |what| matches!(what, What::Resumed(_) | What::Done(_) | What::Failed | What::Cancelled);
+        let after = self
+            .entries
+            .iter()
+            .find(|entry| entry.heard == Heard::News && runs(entry.event.what) && entry.event.at >= stopped);
+        after.map(|entry| entry.event.at - stopped)
+    }
+
+    /// What is wanted of its targets.
+    pub fn want(&self, now: Micros, rules: &Rules) -> Want {
+        self.machine.want(now, &self.rules(rules))
+    }
+
+    /// Packets can only wait at a host that is known.
+    fn rules(&self, rules: &Rules) -> Rules {
+        Rules { hold: rules.hold && self.host.is_some(), ..*rules }
+    }
+
+    fn facts(&self, here: Here) -> Facts {
+        let says = |host: &String| self.there.get(host).copied();
+        let there = match (self.there.values().any(|runs| *runs), self.host.as_ref().and_then(says)) {
+            (true, _) => There::Running,
+            (_, Some(false)) => There::NotRunning,
+            _ => There::Unknown,
+        };
+        Facts { here, there }
+    }
+
+    fn note(&mut self, told: Told, heard: Heard) {
+        let Told { event, lag, written, .. } = told;
+        if let Some(host) = event.host.as_ref().filter(|_| heard != Heard::Contradicted) {
+            self.host = Some(host.clone());
+        }
+        if let Some(last) = self.entries.last_mut() {
+            let same = last.event.what == event.what && last.event.source == event.source;
+            if same && heard != Heard::News {
+                (last.times, last.last) = (last.times + 1, event.at);
+                return;
+            }
+        }
+        if self.entries.len() < ENTRIES || heard == Heard::News && event.what.phase().is_end() {
+            let last = event.at;
+            self.entries.push(Entry { event, heard, lag, written, times: 1, last });
+        }
+    }
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It began a migration.
+    Began,
+    /// It was about the one under way.
+    Heard(Heard),
+    /// None is under way, and it begins none.
+    Nothing,
+}
+
+impl Outcome {
+    /// Whether anything follows from it.
+    pub const fn is_news(self) -> bool {
+        matches!(self, Self::Began | Self::Heard(Heard::News))
+    }
+}
+
+/// Who an event is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// By this the VM is told from all others.
+    pub key: String,
+    /// All that is known of its identity.
+    pub vm: VmId,
+    /// Its targets by their full names.
+    pub targets: Vec<String>,
+    /// What it is doing here.
+    pub here: Here,
+}
+
+/// The migrations.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// Those that still want something of targets, by the VM's key.
+    pub open: BTreeMap<String, Record>,
+    /// Those that ended, the last one last.
+    pub past: VecDeque<Record>,
+    pub(super) next: u64,
+}
+
+impl Ledger {
+    /// Somebody said something.
+    pub fn hear(&mut self, about: About, told: Told) -> Outcome {
+        let Some(record) = self.open.get_mut(&about.key) else {
+            let Some(machine) = Machine::begin(&told.event, about.here) else { return Outcome::Nothing };
+            self.begin(about, machine, told);
+            return Outcome::Began;
+        };
+        let before = record.machine;
+        let heard = record.machine.hear(&told.event, about.here);
+        if heard == Heard::News && before.phase.is_end() && !record.machine.phase.is_end() {
+            // The next migration of the same VM.
+            let machine = std::mem::replace(&mut record.machine, before);
+            if let Some(record) = self.open.remove(&about.key) {
+                self.archive(record);
+            }
+            self.begin(about, machine, told);
+            return Outcome::Began;
+        }
+        record.targets = about.targets;
+        record.note(told, heard);
+        Outcome::Heard(heard)
+    }
+
+    fn begin(&mut self, about: About, machine: Machine, told: Told) {
+        self.next += 1;
+        let mut record = Record::begin(self.next, about.vm, about.targets, machine, &told.event);
+        record.note(told, Heard::News);
+        self.open.insert(about.key, record);
+    }
+
+    fn archive(&mut self, record: Record) {
+        if self.past.len() == KEPT {
+            self.past.pop_front();
+        }
+        self.past.push_back(record);
+    }
+
+    /// How long after the last event about a VM the maps say what follows from it.
+    pub fn written(&mut self, key: &str, after: Micros) {
+        let entry = self.open.get_mut(key).and_then(|record| record.entries.last_mut());
+        if let Some(entry) = entry {
+            entry.written.get_or_insert(after);
+        }
+    }
+
+    /// A peer says whether a VM runs there.
+    pub fn peer_says(&mut self, key: &str, host: &str, runs: bool) {
+        if let Some(record) = self.open.get_mut(key) {
+            record.there.insert(host.to_owned(), runs);
+        }
+    }
+
+    /// The VMs that have to be looked into now.
+    pub fn due(&self, now: Micros, rules: &Rules) -> Vec<String> {
+        let due = |record: &Record| record.machine.due(rules).is_some_and(|due| due <= now);
+        self.open.iter().filter(|(_, record)| due(record)).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Looks into one: what was found, as an event, if that is news.
+    pub fn resolve(&mut self, key: &str, here: Here, now: Micros) -> Option<Event> {
+        let record = self.open.get_mut(key)?;
+        let what = record.machine.resolve(record.facts(here), now)?;
+        let event = Event { host: record.host.clone(), ..Event::new(what, Source::Watchdog, now) };
+        let told = Told { vm: record.vm.clone(), event: event.clone(), lag: None, written: None };
+        record.note(told, Heard::News);
+        Some(event)
+    }
+
+    /// Puts away what wants nothing any more.
+    pub fn sweep(&mut self, now: Micros, rules: &Rules) {
+        let over: Vec<String> = self
+            .open
+            .iter()
+            .filter(|(_, record)| record.machine.is_over(now, rules))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in over {
+            if let Some(record) = self.open.remove(&key) {
+                self.archive(record);
+            }
+        }
+    }
+
+    /// A VM that moved away is here again, as another process: what was, is over.
+    pub fn returned(&mut self, key: &str) -> bool {
+        let moved =
+            |record: &Record| record.machine.phase.is_end() && record.machine.place == Some(Place::There);
+        if !self.open.get(key).is_some_and(moved) {
+            return false;
+        }
+        if let Some(record) = self.open.remove(key) {
+            self.archive(record);
+        }
+        true
+    }
+
+    /// All records, the oldest first.
+    pub fn all(&self) -> impl Iterator<Item = &Record> {
+        let mut all: Vec<&Record> = self.past.iter().chain(self.open.values()).collect();
+        all.sort_by_key(|record| record.id);
+        all.into_iter()
+    }
+}
+
+#[cfg(test)]
+mod tests;

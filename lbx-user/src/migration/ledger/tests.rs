@@ -1,0 +1,101 @@
+use lbx_common::migration::Phase;
+
+use super::*;
+
+const MS: Micros = 1_000;
+
+fn about(here: Here) -> About {
+    About { key: "web-1".into(), vm: VmId::named("web-1"), targets: vec!["web/web-1".into()], here }
+}
+
+fn told(what: What, at: Micros) -> Told {
+    let event = Event::new(what, Source::Operator, at);
+    Told { vm: VmId::named("web-1"), event, lag: None, written: None }
+}
+
+fn tell(ledger: &mut Ledger, what: What, at: Micros) -> Outcome {
+    ledger.hear(about(Here::Present), told(what, at))
+}
+
+#[test]
+fn a_record_has_every_phase_and_its_times() {
+    let mut ledger = Ledger::default();
+    let rules = Rules::default();
+    assert_eq!(tell(&mut ledger, What::Cancelled, 0), Outcome::Nothing);
+    assert_eq!(tell(&mut ledger, What::Announced, MS), Outcome::Began);
+    for at in 2..9 {
+        tell(&mut ledger, What::Transferring, at * MS);
+    }
+    tell(&mut ledger, What::Stopped, 10 * MS);
+    ledger.written("web-1", 120);
+    let resumed = told(What::Resumed(Place::There), 60 * MS);
+    let resumed = Told { event: resumed.event.clone().with_host("b"), ..resumed };
+    ledger.hear(about(Here::Present), resumed);
+    tell(&mut ledger, What::Done(Place::There), 70 * MS);
+    let record = &ledger.open["web-1"];
+    assert_eq!((record.pause(), record.host.as_deref()), (Some(50 * MS), Some("b")));
+    assert_eq!(record.want(70 * MS, &rules), Want::Moved);
+    let lines: Vec<_> = record.entries.iter().map(|e| (e.event.what.phase(), e.times, e.written)).collect();
+    let once = |phase| (phase, 1, None);
+    assert_eq!(
+        lines[..2],
+        [once(Phase::Announced), (Phase::Transferring, 7, None)],
+        "repetitions are counted"
+    );
+    assert_eq!(lines[2..], [(Phase::Stopped, 1, Some(120)), once(Phase::Resumed), once(Phase::Done)]);
+
+    // Back again: another record.
+    assert_eq!(ledger.hear(about(Here::Incoming), told(What::Expected, 900 * MS)), Outcome::Began);
+    assert_eq!((ledger.past.len(), ledger.all().count()), (1, 2));
+    assert_eq!(ledger.past[0].machine.phase, Phase::Done);
+}
+
+#[test]
+fn packets_wait_only_at_a_host_that_is_known() {
+    let rules = Rules { hold: true, ..Rules::default() };
+    let mut ledger = Ledger::default();
+    tell(&mut ledger, What::Announced, MS);
+    tell(&mut ledger, What::Stopped, 2 * MS);
+    assert_eq!(ledger.open["web-1"].want(3 * MS, &rules), Want::Blackhole);
+    let with_host = Told {
+        event: Event::new(What::Transferring, Source::Peer, 4 * MS).with_host("b"),
+        ..told(What::Stopped, 0)
+    };
+    ledger.hear(about(Here::Present), with_host);
+    assert_eq!(ledger.open["web-1"].want(5 * MS, &rules), Want::Hold);
+}
+
+#[test]
+fn what_peers_say_counts_when_nobody_says_more() {
+    let rules = Rules::default();
+    for (runs, want) in [(true, Want::Moved), (false, Want::Down)] {
+        let mut ledger = Ledger::default();
+        let announced = told(What::Announced, MS);
+        let announced = Told { event: announced.event.clone().with_host("b"), ..announced };
+        ledger.hear(about(Here::Running), announced);
+        tell(&mut ledger, What::Stopped, 2 * MS);
+        ledger.peer_says("web-1", "b", runs);
+        let now = 20_000 * MS;
+        assert_eq!(ledger.due(now, &rules), ["web-1"]);
+        assert!(ledger.resolve("web-1", Here::Gone, now).is_some());
+        assert_eq!(ledger.open["web-1"].want(now, &rules), want);
+    }
+}
+
+#[test]
+fn ended_ones_are_put_away_and_few_are_kept() {
+    let (mut ledger, rules) = (Ledger::default(), Rules::default());
+    for n in 0..100 {
+        let at = n * 100_000 * MS;
+        assert_eq!(tell(&mut ledger, What::Announced, at), Outcome::Began);
+        tell(&mut ledger, What::Cancelled, at + MS);
+        ledger.sweep(at + 2 * MS, &rules);
+        assert_eq!(ledger.open.len(), 1, "not before it was looked at once more");
+        for key in ledger.due(at + 5_000 * MS, &rules) {
+            assert_eq!(ledger.resolve(&key, Here::Present, at + 5_000 * MS), None);
+        }
+        ledger.sweep(at + 5_000 * MS, &rules);
+        assert!(ledger.open.is_empty());
+    }
+    assert_eq!((ledger.past.len(), ledger.past[0].id), (KEPT, 37));
+}
