@@ -1,6 +1,8 @@
 //! From events to phases. Pure: time and facts come in as arguments.
 
-use super::{Event, Facts, Here, Micros, Phase, Place, Rules, Source, There, Want, What, grown};
+mod resolve;
+
+use super::{Event, Here, Micros, Phase, Place, Rules, Source, Want, What, grown};
 
 /// A source that has handed everything over waits this long to hear that the VM runs there.
 const HANDED_OVER: Micros = 1_000_000;
@@ -113,7 +115,7 @@ impl Machine {
         let before = *self;
         self.note(event);
         let changed =
-            if self.phase.is_end() { self.after_end(event, &before) } else { self.before_end(event) };
+            if self.phase.is_end() { self.after_end(event, &before, here) } else { self.before_end(event) };
         if !changed {
             let known = before.phase == event.what.phase();
             if known {
@@ -164,7 +166,7 @@ impl Machine {
         }
     }
 
-    fn after_end(&mut self, event: &Event, before: &Self) -> bool {
+    fn after_end(&mut self, event: &Event, before: &Self, here: Here) -> bool {
         match event.what {
             // It runs here, whatever was said: a source that takes its VM back, or one that was paused.
             What::Resumed(Place::Here) if event.source == Source::Qmp => {
@@ -174,6 +176,17 @@ impl Machine {
                 self.place = Some(Place::Here);
                 (self.down, self.since) = (false, event.at);
                 was
+            }
+            // Said again by a monitor that is heard again.
+            What::Stopped if event.source == Source::Qmp && before.paused == Some(true) => false,
+            // It is gone from here; how it goes on elsewhere is no migration of this host.
+            What::Announced | What::Transferring | What::Stopped | What::HandedOver
+                if self.role == Role::Source
+                    && self.place == Some(Place::There)
+                    && here != Here::Incoming
+                    && here.runs() != Some(true) =>
+            {
+                false
             }
             What::Announced | What::Expected | What::Transferring | What::Stopped | What::HandedOver
                 if event.at > self.since =>
@@ -200,8 +213,7 @@ impl Machine {
         match event.what {
             What::HandedOver => self.handed_over = true,
             What::Resumed(place) | What::Done(place) => self.place = Some(place),
-            What::Announced | What::Expected | What::Transferring | What::Stopped => self.place = None,
-            What::Failed | What::Cancelled => self.place = None,
+            _ => self.place = None,
         }
         let mut phase = event.what.phase();
         // A pause that ends is over; nobody will say that it is done.
@@ -284,96 +296,6 @@ impl Machine {
     /// Whether nothing is left to do: it can be forgotten.
     pub fn is_over(&self, now: Micros, rules: &Rules) -> bool {
         self.phase.is_end() && self.verified && self.want(now, rules) == Want::Nothing
-    }
-
-    /// It is due and nobody says anything: goes by the facts. What that comes to, as the event a watchdog would say;
-    /// `None` if it stays as it is, for another while.
-    pub fn resolve(&mut self, facts: Facts, now: Micros) -> Option<What> {
-        self.heard = now;
-        self.role = match (facts.here, self.role) {
-            (Here::Migrating | Here::Finishing, _) => Role::Source,
-            (Here::Incoming, _) => Role::Destination,
-            (Here::Absent, role) => role,
-            (_, Role::Bystander) => Role::Source,
-            (_, role) => role,
-        };
-        // What its monitor said before does not count where it is not to be heard any more.
-        self.paused = facts.here.runs().map(|runs| !runs);
-        let before = (self.phase, self.place, self.down);
-        let elsewhere = self.handed_over || self.place == Some(Place::There);
-        let (end, down) = match (facts.here, facts.there) {
-            (Here::Running, _) => (self.back_here(), false),
-            // It goes on: somebody will say more.
-            (Here::Migrating, _) => return self.goes_on(Phase::Transferring, now),
-            (Here::Finishing, _) => return self.goes_on(Phase::Stopped, now),
-            (Here::Incoming, _) if matches!(self.phase, Phase::Resumed | Phase::Done) => {
-                return self.goes_on(Phase::Announced, now);
-            }
-            (Here::Incoming, _) => return self.stays(),
-            (Here::Gone, There::NotRunning) | (Here::Paused, There::NotRunning | There::Unknown) => {
-                (What::Failed, true)
-            }
-            (Here::Gone, _) | (Here::Paused, There::Running) => (What::Done(Place::There), false),
-            (Here::Present | Here::Absent, There::Running) => (What::Done(Place::There), false),
-            (Here::Present, There::NotRunning) => (self.back_here(), false),
-            (Here::Present, There::Unknown) if elsewhere => (What::Done(Place::There), false),
-            (Here::Present, There::Unknown) => (self.back_here(), false),
-            (Here::Absent, There::NotRunning) => (What::Failed, true),
-            (Here::Absent, There::Unknown) if elsewhere => (What::Done(Place::There), false),
-            // A machine elsewhere is left as it was; one that was here, presence knows to be gone.
-            (Here::Absent, There::Unknown) => (What::Failed, false),
-        };
-        self.settle(facts.here, end, down, now);
-        let after = (self.phase, self.place, self.down);
-        (after != before).then_some(end)
-    }
-
-    /// Its monitor says that a migration is under way, whatever was heard.
-    fn goes_on(&mut self, phase: Phase, now: Micros) -> Option<What> {
-        if self.phase == phase {
-            return self.stays();
-        }
-        let next =
-            Self { phase, since: now, place: None, handed_over: false, pause: false, grows: None, ..*self };
-        *self = Self { down: false, verified: false, ..next };
-        Some(match phase {
-            Phase::Stopped => What::Stopped,
-            Phase::Announced => What::Expected,
-            _ => What::Transferring,
-        })
-    }
-
-    fn stays(&mut self) -> Option<What> {
-        // What ended for good by all accounts is not looked at for ever.
-        self.verified = self.phase.is_end();
-        None
-    }
-
-    /// It runs here: how that came.
-    const fn back_here(&self) -> What {
-        match (self.role, self.phase) {
-            (Role::Destination, _) | (_, Phase::Resumed | Phase::Done) => What::Done(Place::Here),
-            (_, Phase::Cancelled) => What::Cancelled,
-            _ => What::Failed,
-        }
-    }
-
-    fn settle(&mut self, here: Here, end: What, down: bool, now: Micros) {
-        let place = match end {
-            What::Done(place) => Some(place),
-            _ => None,
-        };
-        let agrees = self.phase == end.phase() && (self.place == place || place.is_none());
-        if !agrees {
-            (self.phase, self.since, self.place) = (end.phase(), now, place);
-            self.note_growth(now);
-        }
-        if here == Here::Absent && self.role == Role::Destination {
-            // Presence knows that nobody is here.
-            self.role = Role::Bystander;
-        }
-        self.down = down;
-        self.verified = true;
     }
 }
 

@@ -175,6 +175,22 @@ fn the_next_migration_begins_where_the_last_one_ended() {
     );
 }
 
+#[test]
+fn a_monitor_that_is_heard_again_begins_nothing() {
+    let mut machine =
+        after(Source::Qmp, Here::Running, &[What::Transferring, What::Stopped, What::HandedOver]);
+    machine.resolve(Facts { here: Here::Gone, ..Facts::default() }, 2 * S);
+    let before = machine;
+    for what in [What::Stopped, What::HandedOver, What::Announced, What::Transferring] {
+        let heard = machine.hear(&Event::new(what, Source::Qmp, 3 * S), Here::Gone);
+        assert_ne!(heard, Heard::News, "{what:?}");
+    }
+    assert_eq!(machine.want(3 * S, &rules()), before.want(3 * S, &rules()));
+    // It comes back.
+    assert_eq!(machine.hear(&Event::new(What::Expected, Source::Qmp, 4 * S), Here::Incoming), Heard::News);
+    assert_eq!((machine.role, machine.want(4 * S, &rules())), (Role::Destination, Want::Drain(0)));
+}
+
 fn what() -> impl Strategy<Value = What> {
     use What::{Announced, Cancelled, Done, Expected, Failed, HandedOver, Resumed, Stopped, Transferring};
     let place = prop_oneof![Just(Place::Here), Just(Place::There)];
@@ -206,6 +222,7 @@ fn events() -> impl Strategy<Value = Vec<(What, Source, Here)>> {
 }
 
 /// Whether a machine may want this of targets, if the facts are these and stay so.
+#[expect(clippy::match_same_arms, reason = "a table, in the order of the facts")]
 fn safe(want: Want, facts: Facts, role: Role, all: bool) -> bool {
     match (facts.here, facts.there) {
         // Runs here: active, at the latest when its share has grown.

@@ -5,7 +5,7 @@ mod tell;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lbx_common::migration::{Event, Here, Micros, Place, Role, Source, Want, What};
+use lbx_common::migration::{Event, Here, Place, Role, Source, Want, What};
 use lbx_common::target::State;
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -79,6 +79,12 @@ impl Migrations {
         self.moved.get(target)
     }
 
+    /// The other host of the migration that a target's VM is in, if it is known.
+    pub fn host_of(&self, target: &str) -> Option<&str> {
+        let mut open = self.ledger.open.values();
+        open.find(|record| record.targets.iter().any(|one| one == target))?.host.as_deref()
+    }
+
     /// Whether a target keeps getting new flows although its VM migrates: its service has nobody else.
     pub fn is_last(&self, target: &str) -> bool {
         self.last.contains(target)
@@ -100,7 +106,6 @@ impl Core {
             tracing::debug!("{vm} is no target here: {}", event.what.name());
             return Outcome::Nothing;
         }
-        let (written, targets) = (told.written, about.targets.clone());
         let outcome = self.migrations.ledger.hear(about, told);
         if !outcome.is_news() {
             tracing::debug!(
@@ -108,13 +113,11 @@ impl Core {
                 event.what.name(),
                 event.source.name()
             );
-            self.release(written, &targets);
             return outcome;
         }
         let host = event.host.as_ref().map_or(String::new(), |host| format!(" (the other host: {host})"));
         tracing::info!("migration of {vm}: {}, says {}{host}", event.what.name(), event.source.name());
         self.follow_migrations();
-        self.release(written, &targets);
         self.flip_or_say();
         self.migrations.ledger.written(&key, now().saturating_sub(event.at));
         self.migrations.stream.accept(Told { vm, event, lag: None, written: None });
@@ -123,8 +126,6 @@ impl Core {
         self.keep_migrations();
         outcome
     }
-
-    fn release(&mut self, _written: Option<Micros>, _targets: &[String]) {}
 
     fn flip_or_say(&mut self) {
         if let Err(error) = self.flip() {
