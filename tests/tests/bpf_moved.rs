@@ -1,12 +1,15 @@
 //! Targets that moved: known flows go after them, new ones elsewhere, and nothing goes in circles.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use lbx_common::elsewhere::Elsewhere;
 use lbx_common::key::{self, FlowKey};
-use lbx_common::port::flags as port_flags;
+use lbx_common::port::{Port, flags as port_flags};
 use lbx_common::reason::Reason;
 use lbx_common::target::{Deliver, State};
+use lbx_tests::bpf::run;
+use lbx_tests::bpf::tap::Tap;
 use lbx_tests::bpf::world::{
     CLIENT_MAC, FAMILIES, SWITCH_MAC, UPLINK, UPLINK_MAC, ends, packet, tcp_packet, udp_packet, vm_mac, vm4,
     vm6,
@@ -147,6 +150,57 @@ fn to_another_tap_of_this_host() {
         bench.run(Hook::Tc(3), &frame).dropped("itself", &[Reason::WouldLoop]);
         bench.set_state(0, State::Active);
     }
+}
+
+/// What a guest that does not run gets waits for it: 200 ms of 1,000 packets a second, and then as much again as the
+/// ring has room for.
+#[test]
+fn the_tap_of_a_stopped_guest_keeps_packets_in_order() {
+    const RING: u32 = 1000;
+    let mut bench = Bench::new(World::dsr());
+    let mut tap = Tap::new("next0", 1, RING).unwrap();
+    let vnic = Port { ifindex: tap.ifindex, ..bench.maps().port(1).unwrap() };
+    bench.maps().write_port(4, &vnic).unwrap();
+    let opened = |port: &u16| bench.run(HOOKS[0], &udp_packet(true, *port).build()).vm() == 1;
+    let port = (1..200).find(opened).unwrap();
+    bench.run(HOOKS[0], &udp_packet(true, port).build());
+    let place = Elsewhere {
+        port_index: 4,
+        ifindex: tap.ifindex,
+        deliver: Deliver::Redirect as u8,
+        ..uplink(&bench, 1)
+    };
+    bench.maps().write_elsewhere(1, &place).unwrap();
+    let target = 3; // VM 1 in the second service
+    bench.change_target(target, |entry| entry.elsewhere = 1);
+    bench.settle();
+
+    let numbered = |n: u32| {
+        let body = Body::Udp { ports: (port, 53), checksum: true, data: n.to_be_bytes().to_vec() };
+        packet(true, body).build()
+    };
+    let number = |frame: &[u8]| u32::from_be_bytes(frame[42..46].try_into().unwrap());
+    // The guest stops.
+    bench.set_state(target, State::Moved);
+    let mut send = |numbers: std::ops::Range<u32>, pause: Duration| {
+        for n in numbers {
+            run::live(bench.runner(HOOKS[0]).program(), &numbered(n), 1).unwrap();
+            std::thread::sleep(pause);
+        }
+        bench.counted().0
+    };
+    let counted = send(0..200, Duration::from_millis(1));
+    assert_eq!(counted.get("moved_followed"), Some(&200), "{counted:?}");
+    let held: Vec<u32> = std::iter::from_fn(|| tap.next(0)).map(|frame| number(&frame)).collect();
+    assert_eq!(held, (0..200).collect::<Vec<_>>(), "all of them, in order");
+
+    // A pause that is too long: what the ring has no room for is lost, the rest is there, in order.
+    send(200..200 + RING + 100, Duration::ZERO);
+    let held: Vec<u32> = std::iter::from_fn(|| tap.next(0)).map(|frame| number(&frame)).collect();
+    // Slots that were read come free sixteen at a time.
+    let room = RING - 16..=RING;
+    assert!(room.contains(&(held.len() as u32)), "{} kept", held.len());
+    assert!(held.iter().copied().eq(200..200 + held.len() as u32), "the first, in order");
 }
 
 #[test]

@@ -48,6 +48,14 @@ impl Tap {
         (0..most).take_while(|_| file.read(&mut frame).is_ok_and(|bytes| bytes > 0)).count()
     }
 
+    /// Takes one frame out of a queue; `None` if there is none.
+    pub fn next(&mut self, queue: usize) -> Option<Vec<u8>> {
+        let mut frame = vec![0; 2048];
+        let bytes = self.queues[queue].as_mut()?.read(&mut frame).ok()?;
+        frame.truncate(bytes);
+        Some(frame)
+    }
+
     /// Detaches a queue, or attaches it again, as a guest does that uses fewer or more of them.
     pub fn attach(&self, queue: usize, on: bool) -> io::Result<()> {
         let flags = if on { libc::IFF_ATTACH_QUEUE } else { libc::IFF_DETACH_QUEUE };
