@@ -85,7 +85,7 @@ fn connections_through_a_vip_follow_the_guest() {
     assert!(eventually(Duration::from_secs(20), both).unwrap(), "{}", scenario.story());
     let long = FAMILIES.map(|family| {
         let long = Long::new((vip(0, family), echo::PORT).into(), 8);
-        let long = Long { sources: scenario.sources(), limit: Duration::from_secs(60), ..long };
+        let long = Long { sources: scenario.sources(), limit: Duration::from_mins(1), ..long };
         long.start(scenario.client()).unwrap()
     });
     for running in &long {
@@ -104,7 +104,7 @@ fn connections_through_a_vip_follow_the_guest() {
     let before: Vec<u64> = long.iter().map(|running| running.so_far().frames).collect();
     for (running, before) in long.iter().zip(before) {
         let goes_on = || Ok(running.so_far().frames > before + 100);
-        assert!(eventually(Duration::from_secs(60), goes_on).unwrap(), "{}", scenario.story());
+        assert!(eventually(Duration::from_mins(1), goes_on).unwrap(), "{}", scenario.story());
     }
     assert!(scenario.count(0, "moved_followed").unwrap() > 0, "{}", scenario.story());
     let report = Load::new((vip(0, Family::V4), 80).into(), 20).run(scenario.client()).unwrap();
