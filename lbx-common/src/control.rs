@@ -101,7 +101,13 @@ pub struct Control {
     /// Epochs after which a client's MAC is shown to the bridge again.
     pub learn_epochs: u16,
     #[doc(hidden)]
-    pub reserved: [u16; 11],
+    pub reserved: [u16; 3],
+    /// What the flows whose response times are measured are told by ([`crate::response::is_sampled`]); odd.
+    pub sample_key: u32,
+    /// How many of them: [`crate::response::below`]; 0 none.
+    pub sampled_below: u32,
+    #[doc(hidden)]
+    pub reserved_line: [u32; 2],
     /// Keys of the flow hash.
     pub secret: Secret,
     #[doc(hidden)]

@@ -29,6 +29,7 @@ pub mod port;
 pub mod queue;
 pub mod reason;
 pub mod reply;
+pub mod response;
 pub mod service;
 pub mod stats;
 pub mod steer;

@@ -25,6 +25,7 @@ use lbx_common::limits::{
 use lbx_common::live::{LIVES, Live};
 use lbx_common::port::{NearPort, Port};
 use lbx_common::reason::REASONS;
+use lbx_common::response::{self, Response, Stamp};
 use lbx_common::service::{AddressEntry, Back, Rule, Service};
 use lbx_common::stats::{ServiceStats, TargetStats};
 use lbx_common::steer::rate;
@@ -80,6 +81,14 @@ pub static WEIGHTS: Array<Weight, { (MAX_TARGETS * MAX_QUEUES) as usize }, MMAPA
 /// Open flows and rings by (target, queue).
 #[btf_map(name = "live")]
 pub static LIVE: Array<Live, { LIVES as usize }, MMAPABLE> = Array::new();
+
+/// Requests under way, of the flows that are timed.
+#[btf_map(name = "stamps")]
+pub static STAMPS: Array<Stamp, { response::STAMPS as usize }, MMAPABLE> = Array::new();
+
+/// Response times by target.
+#[btf_map(name = "responses")]
+pub static RESPONSES: Array<Response, { MAX_TARGETS as usize }, MMAPABLE> = Array::new();
 
 /// The pool of the services' tables: [`lbx_common::flow::TargetWord`]s, two an element.
 #[btf_map(name = "slots")]

@@ -18,6 +18,7 @@ pub mod rate;
 pub mod serve;
 pub mod service;
 pub mod stats;
+pub mod times;
 
 use crate::maps::scratch::Scratch;
 use crate::packet::cursor::Packet;

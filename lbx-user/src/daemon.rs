@@ -21,6 +21,7 @@ mod queues;
 mod recent;
 mod report;
 mod requests;
+mod responses;
 mod run;
 mod weigh;
 

@@ -10,6 +10,7 @@ pub mod host;
 pub mod load;
 pub mod queue;
 pub mod rate;
+pub mod response;
 pub mod steered;
 pub mod take;
 pub mod vm;

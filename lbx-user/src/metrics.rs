@@ -15,6 +15,8 @@ use crate::daemon::core::Core;
 use crate::measure::board::Board;
 use crate::measure::catalogue::{About, METRICS};
 
+mod histogram;
+
 /// What the text is (OpenMetrics 1.0).
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -121,6 +123,11 @@ fn targets(core: &Core, book: &mut Book) -> Result<()> {
     book.gauge("target_weight", "Weight in force, over all queues", weights);
     let live = targets.iter().map(|one| (label(one), one.live_flows as f64));
     book.gauge("target_flows_live", "Recorded flows to the target", live);
+    let mut times = Vec::new();
+    for one in targets.iter().filter(|one| one.responses > 0) {
+        times.push((label(one), core.datapath.maps().response(one.index.into())?));
+    }
+    book.0.register_collector(Box::new(histogram::Responses(times)));
     let states = targets.iter().flat_map(|one| {
         lbx_common::target::State::ALL.into_iter().map(move |state| {
             let mut labels = label(one);

@@ -60,7 +60,7 @@ fn inward<F: Frame>(frame: F, env: &Env, entry: &AddressEntry, located: &Located
         &located.view(&transport),
         vlan,
         Opened::NOT,
-        |word, service| {
+        |word, service, _| {
             if located.fragment.is_some() {
                 fragment::remember(vlan, env.port.switch, word, service, fragment::KEEP);
             }

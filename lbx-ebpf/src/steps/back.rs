@@ -6,7 +6,7 @@
 use super::env::Env;
 use super::open::target;
 use super::service::{self, Query};
-use super::{Outcome, UNTOUCHED, clock, detour, flow, icmp, port, stats};
+use super::{Outcome, UNTOUCHED, clock, detour, flow, icmp, port, stats, times};
 use crate::maps::scratch::Scratch;
 use crate::maps::{ADDRESSES, BACK_QUERY, BACKS, MORE_RULES};
 use crate::packet::cursor::Packet;
@@ -48,6 +48,8 @@ pub struct BackQuery {
     /// TCP flags.
     tcp_flags: u8,
     reserved: [u8; 2],
+    /// Written by [`lbx_back`]: hash of the flow, if it is timed.
+    timed: u64,
 }
 
 /// A frame from the address of a nat target goes on in the program of the way back.
@@ -80,7 +82,17 @@ pub fn answer<F: Frame>(
     }
     let Some(entry) = service::address(control, &src) else { return UNTOUCHED };
     // Asked here, after the address: a frame that is nobody's need not know of the bypass.
-    if entry.flags & address_flags::NAT_TARGET == 0 || control.flags & control_flags::BYPASS != 0 {
+    if control.flags & control_flags::BYPASS != 0 {
+        return UNTOUCHED;
+    }
+    if entry.flags & address_flags::NAT_TARGET == 0 {
+        if F::SKB
+            && times::may_answer(control, packet, ether)
+            && let Some(env) = port(frame, control)
+        {
+            let vlan = vlan::of_frame(env.port, ether.tag);
+            let _ = detour(frame, Scratch::new(Slow::Back, env.port_index, vlan));
+        }
         return UNTOUCHED;
     }
     let Some(env) = port(frame, control) else { return UNTOUCHED };
@@ -118,14 +130,26 @@ pub fn translate<F: Frame>(frame: F, packet: Packet, env: &Env, ether: &Ether) -
     let Ok(transport) = parse::transport(packet, ether.l3, &network) else {
         return Err(Reason::NotTranslated);
     };
-    let (slot, _) = service::address_at(env.control, &network.src).ok_or(Reason::NotTranslated)?;
-    restore(frame, env, &View::new(ether, &network, &transport), vlan, slot)
+    let (slot, entry) = service::address_at(env.control, &network.src).ok_or(Reason::NotTranslated)?;
+    let view = View::new(ether, &network, &transport);
+    if entry.flags & address_flags::NAT_TARGET == 0 {
+        times::from_vip(env, &view, vlan);
+        return Ok(Action::Pass);
+    }
+    restore(frame, env, &view, vlan, slot)
 }
 
 /// Gives the packet the VIP's address if it belongs to a flow. `slot`: of the source in `addresses`.
 #[inline(always)]
 pub fn restore<F: Frame>(frame: F, env: &Env, view: &View, vlan: u16, slot: u32) -> Outcome {
     let back = find(env, view, vlan, slot).ok_or(Reason::NotTranslated)?;
+    if let Some(at) = BACK_QUERY.get_ptr(0) {
+        // SAFETY: a non-null value pointer of a per-CPU array, written by `find` and its callee on this CPU.
+        let hash = unsafe { (*at).timed };
+        if hash != 0 {
+            times::from_target(view, hash);
+        }
+    }
     give(frame, env, view, back)
 }
 
@@ -180,6 +204,7 @@ pub fn find_index(env: &Env, view: &View, vlan: u16, slot: u32) -> Option<(u32, 
             protocol: view.protocol,
             tcp_flags: view.tcp_flags,
             reserved: [0; 2],
+            timed: 0,
         };
     }
     let index = lbx_back(0);
@@ -239,6 +264,12 @@ extern "C" fn lbx_back(zero: u32) -> u32 {
                 {
                     hit.untranslate();
                     return NO_BACK;
+                }
+                if times::is_timed(control, key.src.0[3], key.ports)
+                    && let Some(at) = BACK_QUERY.get_ptr_mut(0)
+                {
+                    // SAFETY: as `query`; the reference to it is not used for this field.
+                    unsafe { (&raw mut (*at).timed).write(hash) };
                 }
                 let now = clock::jiffies();
                 let epoch = clock::epoch(control, now);

@@ -6,7 +6,7 @@ use super::event::{self, NONE};
 use super::flow::{self, Hit};
 use super::open::{self, Opened, target};
 use super::service::{self, Query};
-use super::{Outcome, clock, detour, stats};
+use super::{Outcome, clock, detour, stats, times};
 use crate::maps::scratch::Scratch;
 use crate::packet::frame::Frame;
 use crate::packet::parse::{View, protocol};
@@ -20,7 +20,7 @@ use lbx_common::steer::fate::{self, Fate};
 use lbx_common::steer::slow::Slow;
 use lbx_common::target::Target;
 
-/// Finds the service and steers the packet. `vlan`: the frame's, as the rules know it. `opened`: what became of
+/// Finds the service and steers the packet, and times it if its flow is timed. `vlan`: the frame's, as the rules know it. `opened`: what became of
 /// the packet's flow, if it was opened already.
 #[inline(always)]
 pub fn serve<F: Frame>(
@@ -31,10 +31,10 @@ pub fn serve<F: Frame>(
     vlan: u16,
     opened: Opened,
 ) -> Outcome {
-    serve_with(frame, env, entry, view, vlan, opened, |_, _| {})
+    serve_with(frame, env, entry, view, vlan, opened, |word, _, hash| times::inbound(env, view, hash, word))
 }
 
-/// The same; `bound` learns target and service before the packet goes there.
+/// The same without the time, for what is rare; `bound` learns target, service and hash before the packet goes there.
 #[inline(always)]
 pub fn serve_with<F: Frame>(
     frame: F,
@@ -43,7 +43,7 @@ pub fn serve_with<F: Frame>(
     view: &View,
     vlan: u16,
     opened: Opened,
-    bound: impl FnOnce(TargetWord, u32),
+    bound: impl FnOnce(TargetWord, u32, u64),
 ) -> Outcome {
     let port = u16::from_be(view.dst_port());
     let query = Query::new(view.protocol, false, vlan, env.port.switch, port);
@@ -100,7 +100,7 @@ fn flow<F: Frame>(
     vlan: u16,
     service: u32,
     opened: Opened,
-    bound: impl FnOnce(TargetWord, u32),
+    bound: impl FnOnce(TargetWord, u32, u64),
 ) -> Outcome {
     let key = flow_key(env, view, vlan);
     let hash = key.hash(&env.control.secret);
@@ -116,7 +116,7 @@ fn flow<F: Frame>(
         let target = target(word.target()).ok_or(Reason::Internal)?;
         Load { word, target, service, vlan, fresh: true }
     };
-    bound(load.word, service);
+    bound(load.word, service, hash);
     emit::emit(frame, env, view, load)
 }
 

@@ -26,7 +26,7 @@ fn table(answer: &Targets) -> String {
         return "there is no target".to_owned();
     }
     let mut table = output::table([
-        "TARGET", "PORT", "STATE", "WISHES", "WEIGHT", "FLOWS", "OPEN", "NEW", "PACKETS", "DROPS",
+        "TARGET", "PORT", "STATE", "WISHES", "WEIGHT", "FLOWS", "OPEN", "RESPONSE", "NEW", "PACKETS", "DROPS",
     ]);
     for target in &answer.targets {
         table.add_row(vec![
@@ -37,6 +37,7 @@ fn table(answer: &Targets) -> String {
             number(weight(target)),
             number(grouped(target.live_flows)),
             number(grouped(target.open_flows)),
+            number(response(target)),
             number(grouped(target.counters.flows)),
             number(grouped(target.counters.packets)),
             number(grouped(target.counters.drops)),
@@ -52,6 +53,12 @@ fn table(answer: &Targets) -> String {
         text.push_str("\n* overridden at run time; `lbx set state|weight TARGET --clear` ends it");
     }
     text
+}
+
+/// Smoothed; marked where the client's round trip is in it.
+fn response(target: &Target) -> String {
+    let mark = if target.response_by_handshake { " +rtt" } else { "" };
+    target.response_ms.map_or("-".to_owned(), |ms| format!("{ms:.2} ms{mark}"))
 }
 
 /// The state now, and when it ends.

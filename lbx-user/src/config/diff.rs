@@ -215,6 +215,7 @@ fn measure(config: &Config) -> Fields {
     vec![
         ("load", format_duration(measure.load)),
         ("queues", measure.queues.map_or_else(|| "off".to_owned(), format_duration)),
+        ("response", or_none(measure.response)),
         ("qmp", or_none(measure.qmp.as_ref())),
     ]
 }

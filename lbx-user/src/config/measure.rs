@@ -20,13 +20,20 @@ pub struct Measure {
     pub load: Duration,
     /// Time from one look at the queues of vNICs to the next; `None`: they are not looked at.
     pub queues: Option<Duration>,
+    /// Of so many flows the response times of one are measured; `None`: of none.
+    pub response: Option<u32>,
     /// Where a VM has a QMP socket that is lbx's alone, `{vm}` standing for its name.
     pub qmp: Option<String>,
 }
 
 impl Default for Measure {
     fn default() -> Self {
-        Self { load: Duration::from_secs(1), queues: Some(Duration::from_millis(10)), qmp: None }
+        Self {
+            load: Duration::from_secs(1),
+            queues: Some(Duration::from_millis(10)),
+            response: Some(64),
+            qmp: None,
+        }
     }
 }
 
@@ -58,6 +65,11 @@ pub(super) fn measure(table: &Table<'_, '_>) -> Measure {
         duration(table, "queues", &(Duration::from_millis(1)..=Duration::from_secs(10)))
     {
         measure.queues = Some(queues);
+    }
+    if table.is_string("response") && table.string("response").is_some_and(|text| text.value == "off") {
+        measure.response = None;
+    } else if let Some(one_in) = table.integer("response", 1..=65_536) {
+        measure.response = Some(one_in.value as u32);
     }
     measure.qmp = table.string("qmp").map(|path| path.value);
     if let Some(path) = &measure.qmp {
@@ -109,6 +121,14 @@ mod tests {
     }
 
     #[test]
+    fn response_times_are_of_one_flow_in_many_or_of_none() {
+        let one_in =
+            |text: &str| Config::parse("f", &format!("[measure]\n{text}\n")).unwrap().measure.response;
+        assert_eq!((one_in(""), one_in("response = 1")), (Some(64), Some(1)));
+        assert_eq!(one_in("response = \"off\""), None);
+    }
+
+    #[test]
     fn what_is_wrong_is_told_with_its_line() {
         for (text, line, says) in [
             ("load = \"5\"", 2, "no unit"),
@@ -118,6 +138,8 @@ mod tests {
             ("lod = \"1s\"", 2, "`load`"),
             ("queues = \"1m\"", 2, "outside 1ms to 10s"),
             ("queues = \"never\"", 2, "never"),
+            ("response = 0", 2, "outside 1 to 65536"),
+            ("response = \"never\"", 2, "expected a whole number"),
         ] {
             let problems = Config::parse("f", &format!("[measure]\n{text}\n")).unwrap_err().0;
             let errors: Vec<_> = problems.iter().filter(|one| one.severity == Severity::Error).collect();

@@ -124,16 +124,7 @@ pub(super) fn weights(table: &Table<'_, '_>, load: Duration) -> Weights {
 pub(super) fn availability(table: &Table<'_, '_>) -> Option<Formula> {
     let text = table.string("availability")?;
     match Formula::parse(&text.value) {
-        Ok(formula) => {
-            if formula.names().iter().any(|name| *name == "response") {
-                table.warn(
-                    "availability",
-                    "nothing measures `response` in this version: targets will have no availability",
-                    Some("leave it out; weights then follow what is measured".to_owned()),
-                );
-            }
-            Some(formula)
-        }
+        Ok(formula) => Some(formula),
         Err(wrong) => {
             // A plain string on one line: the place inside it is known. Else the string's beginning has to do.
             let plain = text.span.len() == text.value.len() + 2;

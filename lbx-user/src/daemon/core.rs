@@ -28,6 +28,7 @@ use crate::measure::board::Shared as Board;
 use crate::measure::health;
 use crate::measure::load::Samplers;
 use crate::measure::queue::Sampler;
+use crate::measure::response::Responses;
 use crate::measure::steered::Steered;
 use crate::peers::Peers;
 
@@ -60,6 +61,8 @@ pub struct Core {
     pub weigher: Weigher,
     /// What the datapath itself knows of targets.
     pub(super) steered: Steered,
+    /// Response times.
+    pub(super) responses: Responses,
     /// When counts of open flows are put right again.
     pub(super) correct_at: Option<Instant>,
     /// VMs by full name of the target.
@@ -131,6 +134,7 @@ impl Core {
             book,
             weigher: Weigher::default(),
             steered: Steered::default(),
+            responses: Responses::default(),
             correct_at: None,
             vms_of_targets: BTreeMap::new(),
             cpus: super::weigh::cpus(),
@@ -271,6 +275,7 @@ impl Core {
             }
             apply(&mut self.reconciler, &self.datapath, &self.desired)?;
         }
+        self.put_sampling()?;
         self.tell_helpers();
         let watch = self.queue_watch();
         if let Some(queues) = &mut self.queues {
@@ -373,6 +378,7 @@ impl Core {
         self.correct_open_flows();
         self.peers_tick();
         self.migrations_tick();
+        self.look_at_responses();
         if self.book.any_deadline() {
             let _ = self.flip();
         }

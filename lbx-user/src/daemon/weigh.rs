@@ -23,6 +23,7 @@ impl Core {
     /// Looks at readings, and writes the weights that follow.
     pub fn weigh(&mut self) {
         self.count();
+        self.look_at_responses();
         let news = self.follow();
         let mut failed = false;
         for (service, news) in news {

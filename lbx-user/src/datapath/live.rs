@@ -5,10 +5,12 @@ use super::error::{Error, Result};
 use super::maps::Maps;
 use super::pins::Instance;
 use super::{queues, sys};
+use lbx_common::control::Control;
 use lbx_common::flow::{IdleClass, TargetWord, class_index, expired, flags};
 use lbx_common::limits::{MAX_QUEUES, WAYS};
 use lbx_common::live::{Live, Walked, index};
 use lbx_common::queue::OFFSETS;
+use lbx_common::response::{self, Response};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
@@ -63,8 +65,29 @@ impl Maps {
         self.depth.is_some()
     }
 
+    /// Response times of a target.
+    pub fn response(&self, target: u32) -> Result<Response> {
+        self.responses.get(target)
+    }
+
+    /// How many of a target's answers were timed: a look that costs next to nothing.
+    pub fn responses_counted(&self, target: u32) -> Result<u64> {
+        self.responses.load64(target, 0)
+    }
+
+    /// Of so many flows one is timed; 0: none.
+    pub fn write_sampling(&self, one_in: u32) -> Result<()> {
+        const WORD: usize = std::mem::offset_of!(Control, sample_key) / 8;
+        const { assert!(std::mem::offset_of!(Control, sample_key) % 8 == 0) };
+        let key = self.control()?.secret[1] as u32 | 1;
+        let word = bytemuck::cast([key, response::below(one_in)]);
+        self.control.word64(0, WORD)?.store(word, Ordering::Release);
+        Ok(())
+    }
+
     /// Nothing is known of a target any more: its index passes to another one.
     pub(super) fn clear_live(&self, target: u32) -> Result<()> {
+        self.responses.set(target, &Response::default())?;
         (0..MAX_QUEUES as u8).try_for_each(|queue| self.live.set(index(target, queue), &Live::default()))
     }
 

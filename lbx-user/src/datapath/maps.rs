@@ -16,6 +16,7 @@ use lbx_common::flow::{Bucket, ColdFlow, IdleLimits};
 use lbx_common::limits::{ABI_VERSION, MAX_SERVICES, NAME_LEN, WAYS};
 use lbx_common::live::Live;
 use lbx_common::port::{NearPort, Port};
+use lbx_common::response::Response;
 use lbx_common::service::{AddressEntry, Back, Rule, Service};
 use lbx_common::target::{State, StateWord, Target, Weight, weight_index};
 use std::os::fd::OwnedFd;
@@ -43,6 +44,7 @@ pub struct Maps {
     targets: Array<Target>,
     weights: Array<Weight>,
     pub(super) live: Array<Live>,
+    pub(super) responses: Array<Response>,
     /// Reads the depth of a queue.
     pub(super) depth: Option<OwnedFd>,
     slots: Array<[u32; 2]>,
@@ -107,6 +109,7 @@ impl Maps {
             targets: array!("targets"),
             weights: array!("weights"),
             live: array!("live"),
+            responses: array!("responses"),
             depth: live::open_pinned(instance),
             slots: array!("slots"),
             flows: array!("flows"),

@@ -15,6 +15,7 @@ use lbx_common::limits::{
 use lbx_common::live::{LIVES, Live};
 use lbx_common::port::{NearPort, Port};
 use lbx_common::reason::REASONS;
+use lbx_common::response::{self, Response, Stamp};
 use lbx_common::service::{AddressEntry, Back, Rule, Service};
 use lbx_common::stats::{ServiceStats, TargetStats};
 use lbx_common::target::{Target, Weight};
@@ -107,6 +108,8 @@ pub const SHAPES: &[Shape] = &[
     array::<Target>("targets", MAX_TARGETS),
     array::<Weight>("weights", MAX_TARGETS * MAX_QUEUES),
     array::<Live>("live", LIVES),
+    array::<Stamp>("stamps", response::STAMPS),
+    array::<Response>("responses", MAX_TARGETS),
     array::<Port>("ports", MAX_PORTS),
     array::<Elsewhere>("elsewhere", MAX_ELSEWHERE),
     array::<[u8; NAME_LEN]>("names", MAX_SERVICES + MAX_TARGETS),

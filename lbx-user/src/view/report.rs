@@ -162,6 +162,7 @@ impl View<'_> {
         };
         let (weight, weight_configured) = self.weight(placed)?;
         let flows = self.live_flows(placed)?;
+        let response = self.maps.response(placed.index.into())?;
         let v4 = (entry.addr4 != 0).then(|| IpAddr::V4(Ipv4Addr::from(entry.addr4.to_ne_bytes())));
         let v6 = (!entry.addr6.is_unspecified()).then(|| IpAddr::from(entry.addr6));
         Ok(Target {
@@ -184,6 +185,9 @@ impl View<'_> {
             weight_configured,
             live_flows: flows.recorded,
             open_flows: flows.open,
+            response_ms: (response.count > 0).then(|| response.smoothed as f64 / 1e6),
+            responses: response.count,
+            response_by_handshake: entry.deliver == lbx_common::target::Deliver::Uplink as u8,
             counters: target_counters(placed, counters),
             ..Target::default()
         })

@@ -4,6 +4,7 @@ use super::Plain;
 use crate::packet::cursor::Packet;
 use crate::packet::frame::Frame;
 use crate::packet::parse::protocol;
+use crate::steps::times;
 use lbx_common::addr::Ip;
 use lbx_common::key::{FlowKey, scope};
 
@@ -99,6 +100,10 @@ pub(super) fn read<F: Frame, const L3: usize, const V4: bool>(
         return None;
     };
     if ip_header(V4) + l4_header > ip_len {
+        return None;
+    }
+    if times::is_timed(plain.control, src.0[3], ports) {
+        // Its requests and answers are noted by the whole engine.
         return None;
     }
     let scope = scope(protocol, plain.tag.vid(), plain.port.switch);

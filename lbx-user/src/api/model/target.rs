@@ -64,6 +64,15 @@ pub struct Target {
     pub live_flows: u64,
     /// Of these, those that are not closed: what a drain waits for.
     pub open_flows: u64,
+    /// From a request to its first answer, smoothed, in milliseconds, of the flows that are timed; absent if none was.
+    #[serde(default)]
+    pub response_ms: Option<f64>,
+    /// How many answers were timed since it got its index.
+    #[serde(default)]
+    pub responses: u64,
+    /// The handshake was timed, from SYN to ACK: the client's round trip is in it.
+    #[serde(default)]
+    pub response_by_handshake: bool,
     /// What was counted since it got its index.
     pub counters: Counters,
     /// Why it is not there, or refused (only from the daemon).
