@@ -12,6 +12,7 @@ use super::attach::{self, Attached};
 use super::health::Health;
 use super::host::Host;
 use super::migration::Migrations;
+use super::open_flows::FlowWatch;
 use super::paths::Paths;
 use super::recent::Recent;
 use crate::answer::{Ask, Key, machine::Phase};
@@ -28,7 +29,6 @@ use crate::measure::board::Shared as Board;
 use crate::measure::health;
 use crate::measure::load::Samplers;
 use crate::measure::queue::Sampler;
-use crate::measure::response::Responses;
 use crate::measure::steered::Steered;
 use crate::peers::Peers;
 
@@ -61,10 +61,8 @@ pub struct Core {
     pub weigher: Weigher,
     /// What the datapath itself knows of targets.
     pub(super) steered: Steered,
-    /// Response times.
-    pub(super) responses: Responses,
-    /// When counts of open flows are put right again.
-    pub(super) correct_at: Option<Instant>,
+    /// What is followed of flows.
+    pub(super) flows: FlowWatch,
     /// VMs by full name of the target.
     pub(super) vms_of_targets: BTreeMap<String, String>,
     /// CPUs of this host.
@@ -134,8 +132,7 @@ impl Core {
             book,
             weigher: Weigher::default(),
             steered: Steered::default(),
-            responses: Responses::default(),
-            correct_at: None,
+            flows: FlowWatch::default(),
             vms_of_targets: BTreeMap::new(),
             cpus: super::weigh::cpus(),
             overrides,
@@ -375,10 +372,9 @@ impl Core {
     /// What passes with time: renews blackholes, forgets what is no more.
     pub fn tick(&mut self) {
         self.recent.take(self.datapath.maps());
-        self.correct_open_flows();
+        self.flows_tick();
         self.peers_tick();
         self.migrations_tick();
-        self.look_at_responses();
         if self.book.any_deadline() {
             let _ = self.flip();
         }

@@ -10,7 +10,7 @@ use crate::measure::response::Of;
 impl Core {
     /// Looks at response times, when it is time.
     pub(super) fn look_at_responses(&mut self) {
-        if self.config.measure.response.is_none() || !self.responses.is_due(Instant::now()) {
+        if self.config.measure.response.is_none() || !self.flows.responses.is_due(Instant::now()) {
             return;
         }
         let each = self.config.services.iter().flat_map(|service| {
@@ -22,7 +22,7 @@ impl Core {
             })
         });
         let of: Vec<Of> = each.collect();
-        if let Err(error) = self.responses.look(self.datapath.maps(), &of, &self.board) {
+        if let Err(error) = self.flows.responses.look(self.datapath.maps(), &of, &self.board) {
             tracing::warn!("cannot read response times: {error}");
         }
     }
