@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, raise, sigaction};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, killpg, raise, sigaction};
 use nix::unistd::Pid;
 
 use super::record::{self, ID_LEN, Item};
@@ -212,7 +212,8 @@ fn end_processes(items: &[Item]) {
     let deadline = Instant::now() + Duration::from_secs(5);
     while alive().next().is_some() && Instant::now() < deadline {
         for pid in alive() {
-            let _ = kill(pid, Signal::SIGKILL);
+            // A process of the lab leads a group with all that it starts itself.
+            let _ = killpg(pid, Signal::SIGKILL);
         }
         sleep(Duration::from_millis(10));
     }

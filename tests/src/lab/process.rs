@@ -9,7 +9,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use super::cleanup;
@@ -28,7 +28,7 @@ impl Process {
         let log = record.dir().join(format!("{name}.log"));
         let out = File::options().create(true).append(true).open(&log)?;
         command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
-        // Ctrl-C goes to the lab, which ends its children in order.
+        // Ctrl-C goes to the lab, which ends its children in order; and what they start ends with them.
         command.process_group(0);
         let items = record.items_file();
         // SAFETY: the child writes its own line before exec, so there is no moment in which it runs unrecorded.
@@ -78,10 +78,11 @@ impl Process {
         Ok(kill(Pid::from_raw(self.pid()), signal)?)
     }
 
-    /// `kill -9`, and waits for the end.
+    /// `kill -9`, also of what it has started itself (nginx its workers), and waits for the end.
     pub fn kill(&mut self) -> Result<()> {
         if self.ended().is_none() {
-            self.child.kill()?;
+            // It leads the group, and while nobody has waited for it the number is its own.
+            killpg(Pid::from_raw(self.pid()), Signal::SIGKILL)?;
         }
         self.child.wait()?;
         Ok(())
