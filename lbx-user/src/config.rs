@@ -10,6 +10,7 @@ pub mod problem;
 pub mod raw;
 
 mod build;
+mod libvirt;
 mod measure;
 mod migration;
 mod overlap;
@@ -27,6 +28,7 @@ pub use checked::{
     Ports, Probe, Protocol, Service, Switch, Target, TcChoice, Timeouts, XdpChoice,
 };
 pub use diff::{Change, ChangeKind, Scope};
+pub use libvirt::Libvirt;
 pub use measure::Measure;
 pub use migration::{Blackhole, Migration, Stopped, Watchdog};
 pub use peers::{Peer, Peers};

@@ -12,6 +12,7 @@ pub mod migration;
 pub mod paths;
 pub mod pending;
 
+mod libvirt;
 mod load;
 mod notify;
 mod once;

@@ -4,6 +4,7 @@
 //! and what decides ([`plan`]) are apart, so that the decisions are tested on tables, not on machines.
 
 pub mod filters;
+pub mod libvirt;
 pub mod links;
 pub mod offload;
 pub mod plan;

@@ -31,7 +31,7 @@ pub use queue::{MissingQueues, QueueRow, Queues};
 pub use request::{
     AttachRequest, Bypass, Changed, DetachRequest, Problem, Reload, SetState, SetWeight, TargetRequest,
 };
-pub use state::{FlowTable, PendingAttach, Port, Service, Services, Source, Status};
+pub use state::{FlowTable, LibvirtDaemon, PendingAttach, Port, Service, Services, Source, Status};
 pub use stats::{Counters, ReasonCount, Sampled, ServiceCounters, ServiceStats, Stats, TargetStats};
 pub use target::{QueueWeight, Repair, Table, Target, Targets, WeightRow, Weights, Wish};
 pub use weigh::Weighed;

@@ -1,6 +1,7 @@
 //! `lbx doctor`: looks for what commonly goes wrong, and says what to do about it.
 
 mod host;
+mod libvirt;
 mod probe;
 mod system;
 
@@ -83,6 +84,7 @@ pub(super) fn doctor(session: &Session) -> Done {
             found.fail("config", &session.paths.config.display().to_string(), first, "see `lbx check`");
         }
         Ok(config) => {
+            session.block(libvirt::look(&config, &mut found));
             let mut host = Host::default();
             match session.block(host.refresh(&config, &session.paths.instance, false, true)) {
                 Ok(()) => {

@@ -4,7 +4,7 @@ use super::Done;
 use super::args::Watch;
 use super::output::{self, bytes, grouped, span};
 use super::session::Session;
-use crate::api::model::{Port, Source, Status};
+use crate::api::model::{LibvirtDaemon, Port, Source, Status};
 use crate::daemon::pending;
 
 pub(super) fn status(session: &Session, watch: Watch) -> Done {
@@ -61,6 +61,7 @@ fn text(status: &Status) -> String {
         grouped(flows.recorded + flows.unrecorded),
         share(flows.unrecorded_share()),
     ));
+    lines.extend(status.libvirt.iter().map(libvirt));
     if let Some(pending) = &status.pending {
         lines.push(format!(
             "the attach of {} is undone in {}, unless `lbx attach --confirm` follows",
@@ -77,6 +78,15 @@ fn text(status: &Status) -> String {
         lines.extend(status.notes.iter().map(|note| format!("! {note}")));
     }
     lines.join("\n")
+}
+
+fn libvirt(daemon: &LibvirtDaemon) -> String {
+    let how = match &daemon.version {
+        Some(version) => format!("{version}, connected"),
+        None => "not connected".to_owned(),
+    };
+    let heard = format!("{} events heard, {} of migrations", daemon.notices, daemon.events);
+    format!("libvirt at {}: {how}; {heard}", daemon.socket)
 }
 
 /// A share that is small if all is well: with as many digits as it needs to be told from the goal, 0.01 %.

@@ -11,7 +11,7 @@ use toml::de::DeTable;
 use super::checked::{Config, Daemon, Limits, Switch, TcChoice, Timeouts, XdpChoice};
 use super::problem::{Problems, Severity};
 use super::raw::{At, Report, Table};
-use super::{measure, migration, overlap, peers, service, units, weights};
+use super::{libvirt, measure, migration, overlap, peers, service, units, weights};
 
 /// Slots of a Maglev table: fewer is too coarse for weights, more is memory for nothing.
 pub(super) const TABLE_SIZES: RangeInclusive<u64> = 251..=1_048_573;
@@ -49,6 +49,7 @@ fn read(root: &Table<'_, '_>) -> Config {
         root.table("weights").map(|table| weights::weights(&table, measure.load)).unwrap_or_default();
     let peers = peers::peers(root);
     let migration = root.table("migration").map(|table| migration::migration(&table)).unwrap_or_default();
+    let libvirt = root.table("libvirt").map(|table| libvirt::libvirt(&table)).unwrap_or_default();
     let switches: Vec<_> = root.tables("switch").iter().map(switch).collect();
     unique_switches(&switches);
     let switches: Vec<At<Switch>> = switches.into_iter().filter_map(|(_, switch)| switch).collect();
@@ -67,6 +68,7 @@ fn read(root: &Table<'_, '_>) -> Config {
         weights,
         peers,
         migration,
+        libvirt,
         switches: switches.into_iter().map(|switch| switch.value).collect(),
         services: services.into_iter().map(|service| service.service).collect(),
         warnings: Vec::new(),

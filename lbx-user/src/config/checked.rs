@@ -10,6 +10,7 @@ use serde::Serialize;
 
 pub use health::{Health, HealthCheck, Probe};
 
+use super::libvirt::Libvirt;
 use super::measure::Measure;
 use super::migration::Migration;
 use super::peers::Peers;
@@ -34,6 +35,8 @@ pub struct Config {
     pub peers: Option<Peers>,
     /// `[migration]`: what is done with the traffic of a VM that is migrated.
     pub migration: Migration,
+    /// `[libvirt]`: the libvirt daemons that are listened to.
+    pub libvirt: Libvirt,
     /// `[[switch]]`, in the order of the file; names are unique.
     pub switches: Vec<Switch>,
     /// `[[service]]`, in the order of the file; names are unique, no two overlap.

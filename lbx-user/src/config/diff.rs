@@ -25,6 +25,8 @@ pub enum Scope {
     Peers,
     /// `[migration]`.
     Migration,
+    /// `[libvirt]`.
+    Libvirt,
     /// A switch by name.
     Switch(String),
     /// A service by name.
@@ -76,6 +78,7 @@ impl fmt::Display for Scope {
             Self::Weights => f.write_str("weights"),
             Self::Peers => f.write_str("peers"),
             Self::Migration => f.write_str("migration"),
+            Self::Libvirt => f.write_str("libvirt"),
             Self::Switch(name) => write!(f, "switch {name}"),
             Self::Service(name) => write!(f, "service {name}"),
             Self::Target { service, target } => write!(f, "target {service}/{target}"),
@@ -105,6 +108,7 @@ pub(super) fn diff(old: &Config, new: &Config) -> Vec<Change> {
     fields(&mut changes, &Scope::Weights, weights(old), weights(new));
     fields(&mut changes, &Scope::Peers, peers(old), peers(new));
     fields(&mut changes, &Scope::Migration, migration(old), migration(new));
+    fields(&mut changes, &Scope::Libvirt, libvirt(old), libvirt(new));
     each(
         &mut changes,
         (&old.switches, &new.switches),
@@ -264,6 +268,14 @@ fn migration(config: &Config) -> Fields {
         ("watchdog.stopped", format_duration(watchdog.stopped)),
         ("watchdog.resumed", format_duration(watchdog.resumed)),
     ]
+}
+
+fn libvirt(config: &Config) -> Fields {
+    let text = match &config.libvirt.sockets {
+        Some(sockets) => list(&sockets.iter().map(|socket| socket.display()).collect::<Vec<_>>()),
+        None => "found".to_owned(),
+    };
+    vec![("sockets", text)]
 }
 
 fn switch(switch: &Switch) -> Fields {

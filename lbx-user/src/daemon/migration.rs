@@ -12,6 +12,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::core::Core;
 use crate::config::Config;
 use crate::control::wishes::WishBook;
+use crate::host::libvirt::Sources;
 use crate::measure::vm::Vm;
 use crate::migration::facts::Board;
 use crate::migration::ledger::{About, Ledger, Outcome};
@@ -33,6 +34,8 @@ pub struct Migrations {
     pub stream: Stream,
     /// Those under way, and the records of others.
     pub ledger: Ledger,
+    /// libvirt daemons that are listened to.
+    pub(super) libvirt: Sources,
     told: Option<UnboundedReceiver<Told>>,
     /// What is wanted of targets now, and whether they get new flows again when a blackhole ends by itself.
     wants: BTreeMap<String, Want>,
@@ -49,6 +52,7 @@ impl Default for Migrations {
         Self {
             stream,
             ledger: Ledger::default(),
+            libvirt: Sources::default(),
             told: Some(told),
             wants: BTreeMap::new(),
             moved: BTreeMap::new(),

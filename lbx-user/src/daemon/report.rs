@@ -39,6 +39,7 @@ impl Core {
             port.error = self.attached.errors.get(&port.name).cloned();
         }
         status.pending = pending::read(&self.paths.run_dir).map(|pending| pending.shown());
+        status.libvirt = self.libvirt_daemons();
         status.notes = self.notes();
         Ok(status)
     }
@@ -58,6 +59,7 @@ impl Core {
         notes.extend(self.weigher.notes());
         notes.extend(self.peer_notes());
         notes.extend(self.migration_notes());
+        notes.extend(self.libvirt_notes());
         notes.extend(
             self.failed.iter().map(|text| format!("the datapath does not follow the config: {text}")),
         );

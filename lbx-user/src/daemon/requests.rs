@@ -143,6 +143,7 @@ impl Core {
         self.peers.follow(prepared);
         self.settle().map_err(ReloadError::Failed)?;
         self.config_since = crate::control::unix_now();
+        self.follow_libvirt();
         for change in &changes {
             tracing::info!("reload: {change}");
         }

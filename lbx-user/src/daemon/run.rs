@@ -110,6 +110,7 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
     core.health.checking = true;
     core.load_migrations();
     core.start_load()?;
+    core.follow_libvirt();
     core.adopt().await?;
     core.start_peers();
     if let Err(error) = core.refresh(true).await {

@@ -54,8 +54,28 @@ pub struct Status {
     pub targets: u32,
     /// An attach that waits for its confirmation.
     pub pending: Option<PendingAttach>,
+    /// The libvirt daemons that are listened to (only from the daemon).
+    #[serde(default)]
+    pub libvirt: Vec<LibvirtDaemon>,
     /// What an operator should know: suspended services, targets not found, ports that failed.
     pub notes: Vec<String>,
+}
+
+/// A libvirt daemon whose news of migrations are followed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LibvirtDaemon {
+    /// Its socket.
+    pub socket: String,
+    /// Its version while it is connected.
+    pub version: Option<String>,
+    /// Why it is not.
+    pub error: Option<String>,
+    /// How often it was connected.
+    pub connects: u64,
+    /// What it said of VMs, migrated or not.
+    pub notices: u64,
+    /// Events of migrations that came of it.
+    pub events: u64,
 }
 
 /// A port of a switch.
