@@ -1,6 +1,8 @@
 //! Who is told of migrations, and by whom: the events of [`lbx_common::migration`] on their way to the core.
 
+pub mod ears;
 pub mod facts;
+pub mod fast;
 pub mod ledger;
 
 mod kept;
@@ -47,6 +49,15 @@ pub struct Told {
     pub lag: Option<Micros>,
     /// How long after it was heard the targets' states were written, where that was done at once.
     pub written: Option<Micros>,
+    /// The targets (by index) where it was; the core releases them.
+    pub flipped: Vec<u32>,
+}
+
+impl Told {
+    /// Without times.
+    pub const fn new(vm: VmId, event: Event) -> Self {
+        Self { vm, event, lag: None, written: None, flipped: Vec::new() }
+    }
 }
 
 /// The two ends of the stream of events: sources put theirs in, and whoever passes them on takes them out.
@@ -67,7 +78,7 @@ impl Stream {
 
     /// Says something; from any thread, and without waiting. Nobody hears it while the daemon stops.
     pub fn tell(&self, vm: VmId, event: Event) {
-        self.say(Told { vm, event, lag: None, written: None });
+        self.say(Told::new(vm, event));
     }
 
     /// The same with times.

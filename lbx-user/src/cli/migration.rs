@@ -171,9 +171,10 @@ fn events(one: &Migration, text: &mut String) {
         let host = event.host.as_ref().map_or(String::new(), |host| format!(", host {host}"));
         let times = if event.times > 1 { format!(" ({} times)", event.times) } else { String::new() };
         let heard = if event.heard == "news" { String::new() } else { format!(", {}", event.heard) };
+        let lag = event.lag_us.map_or(String::new(), |us| format!(", heard after {us} us"));
         let written = event.written_us.map_or(String::new(), |us| format!(", in the maps after {us} us"));
         text.push_str(&format!(
-            "\n  {:>10.3} ms  {}{place}{times}: {}{host}{heard}{written}",
+            "\n  {:>10.3} ms  {}{place}{times}: {}{host}{heard}{lag}{written}",
             event.after_ms, event.event, event.source
         ));
     }

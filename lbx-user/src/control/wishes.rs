@@ -59,6 +59,15 @@ impl WishBook {
         wishes.effective(0)
     }
 
+    /// What the datapath would be told if migration wanted something else (see [`WishBook::set_migration`]).
+    pub fn state_if(&self, target: &str, want: Want, drained: bool) -> StateWant {
+        let mut other = Self::default();
+        let held = self.0.get(target).cloned().unwrap_or_default();
+        other.0.insert(target.to_owned(), held);
+        other.set_migration(target, want, drained);
+        other.state(target)
+    }
+
     /// What migration leaves of a target's weight, in thousandths, if not all of it.
     pub fn share(&self, target: &str) -> Option<u16> {
         self.0.get(target).and_then(|held| held.share)

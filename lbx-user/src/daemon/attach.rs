@@ -8,6 +8,15 @@ use crate::config::{Config, TcChoice, XdpChoice};
 use crate::datapath::{self, Attachment, Datapath, Device, Direction, Error, Point, TcMode, XdpMode};
 use crate::host::plan::{Attach, Plan, PortPlan, Role};
 
+/// How the daemon was started, or attached since.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AttachOptions {
+    /// Also where the operator could be locked out.
+    pub yes: bool,
+    /// Take the place of foreign XDP programs.
+    pub replace: bool,
+}
+
 /// What is attached where, and what went wrong.
 #[derive(Debug, Clone, Default)]
 pub struct Attached {

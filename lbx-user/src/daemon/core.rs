@@ -8,6 +8,7 @@ use lbx_common::target::State;
 use lbx_common::wish::Owner;
 use tokio::sync::mpsc;
 
+pub use super::attach::AttachOptions;
 use super::attach::{self, Attached};
 use super::health::Health;
 use super::host::Host;
@@ -31,15 +32,6 @@ use crate::measure::load::Samplers;
 use crate::measure::queue::Sampler;
 use crate::measure::steered::Steered;
 use crate::peers::Peers;
-
-/// How the daemon was started, or attached since.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct AttachOptions {
-    /// Also where the operator could be locked out.
-    pub yes: bool,
-    /// Take the place of foreign XDP programs.
-    pub replace: bool,
-}
 
 /// Everything that changes.
 pub struct Core {
@@ -274,6 +266,7 @@ impl Core {
         }
         self.put_sampling()?;
         self.tell_helpers();
+        self.arm_migrations();
         let watch = self.queue_watch();
         if let Some(queues) = &mut self.queues {
             queues.watch(watch);
@@ -290,7 +283,7 @@ impl Core {
         for service in &mut self.desired.services {
             for target in &mut service.targets {
                 target.state = self.book.state(&target.full_name(&service.name));
-                if target.ifindex == 0 {
+                if target.ifindex == 0 && target.state.state != State::Moved {
                     target.state = crate::control::desired::StateWant::lasting(State::Down);
                 }
             }

@@ -17,7 +17,7 @@ impl Core {
     /// # Errors
     /// No thread could be made.
     pub fn start_load(&mut self) -> Result<()> {
-        let samplers = Samplers::start(self.config.measure.load, &self.board);
+        let samplers = Samplers::start(self.config.measure.load, &self.board, Some(self.migrations.ears()));
         self.samplers = Some(samplers.context("cannot start to measure")?);
         self.tell_samplers();
         Ok(())

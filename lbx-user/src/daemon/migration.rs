@@ -1,5 +1,6 @@
 //! Migrations in the daemon: what is said of them, and what follows for targets.
 
+mod arm;
 mod identify;
 mod tell;
 
@@ -14,7 +15,9 @@ use crate::config::Config;
 use crate::control::wishes::WishBook;
 use crate::host::libvirt::Sources;
 use crate::measure::vm::Vm;
+use crate::migration::ears::Ears;
 use crate::migration::facts::Board;
+use crate::migration::fast::Fast;
 use crate::migration::ledger::{About, Ledger, Outcome};
 use crate::migration::{Stream, Told, VmId, now};
 
@@ -37,6 +40,8 @@ pub struct Migrations {
     /// libvirt daemons that are listened to.
     pub(super) libvirt: Sources,
     told: Option<UnboundedReceiver<Told>>,
+    /// What must not wait for the core.
+    fast: Fast,
     /// What is wanted of targets now, and whether they get new flows again when a blackhole ends by itself.
     wants: BTreeMap<String, Want>,
     moved: BTreeMap<String, MovedTo>,
@@ -54,6 +59,7 @@ impl Default for Migrations {
             ledger: Ledger::default(),
             libvirt: Sources::default(),
             told: Some(told),
+            fast: Fast::default(),
             wants: BTreeMap::new(),
             moved: BTreeMap::new(),
             last: BTreeSet::new(),
@@ -68,9 +74,9 @@ impl Migrations {
         self.told.take()
     }
 
-    /// What the VMs' monitors say.
-    pub fn facts(&self) -> Board {
-        self.said.clone()
+    /// For whoever hears monitors.
+    pub fn ears(&self) -> Ears {
+        Ears { stream: self.stream.clone(), facts: self.said.clone(), fast: self.fast.clone() }
     }
 
     /// What migration wants of a target (full name).
@@ -110,6 +116,7 @@ impl Core {
             tracing::debug!("{vm} is no target here: {}", event.what.name());
             return Outcome::Nothing;
         }
+        let flipped = told.flipped.clone();
         let outcome = self.migrations.ledger.hear(about, told);
         if !outcome.is_news() {
             tracing::debug!(
@@ -117,14 +124,20 @@ impl Core {
                 event.what.name(),
                 event.source.name()
             );
+            if !flipped.is_empty() {
+                // What was stored beforehand does not follow after all.
+                self.migrations.fast.release(&flipped);
+                self.flip_or_say();
+            }
             return outcome;
         }
         let host = event.host.as_ref().map_or(String::new(), |host| format!(" (the other host: {host})"));
         tracing::info!("migration of {vm}: {}, says {}{host}", event.what.name(), event.source.name());
-        self.follow_migrations();
+        self.migrations.fast.release(&flipped);
         self.flip_or_say();
+        self.arm_migrations();
         self.migrations.ledger.written(&key, now().saturating_sub(event.at));
-        self.migrations.stream.accept(Told { vm, event, lag: None, written: None });
+        self.migrations.stream.accept(Told::new(vm, event));
         // A failure was logged, and the next pass tries again.
         let _ = self.settle();
         self.keep_migrations();
@@ -164,7 +177,7 @@ impl Core {
             if let Some(event) = self.migrations.ledger.resolve(&key, here, at) {
                 let what = event.what.name();
                 tracing::warn!("migration of {vm}: nobody says more, and it is {}: {what}", here.name());
-                self.migrations.stream.accept(Told { vm, event, lag: None, written: None });
+                self.migrations.stream.accept(Told::new(vm, event));
             }
         }
         self.migrations.ledger.sweep(at, &rules);
@@ -191,7 +204,7 @@ impl Core {
             let about = self.identify(&id);
             if vm.incoming && about.here == Here::Incoming && !about.targets.is_empty() {
                 let event = Event::new(What::Expected, Source::Watchdog, now());
-                let told = Told { vm: id, event, lag: None, written: None };
+                let told = Told::new(id, event);
                 self.migrations.ledger.hear(about, told);
             } else if self.migrations.ledger.returned(&about.key) {
                 tracing::info!("{id} runs here again");
@@ -232,6 +245,10 @@ impl Core {
 
     /// Goes on with what an earlier daemon of this boot knew.
     pub(super) fn load_migrations(&mut self) {
+        match self.datapath.maps().flips() {
+            Ok(flips) => self.migrations.fast.open(flips),
+            Err(error) => tracing::error!("{error}: a VM that stops is blackholed a little later"),
+        }
         self.migrations.ledger = Ledger::load(&self.paths.run_dir);
         for record in self.migrations.ledger.open.values() {
             tracing::info!(

@@ -119,6 +119,12 @@ impl Clock {
         Ok(Self { program, rate })
     }
 
+    /// The same clock once more, for another thread.
+    pub(crate) fn try_clone(&self) -> Result<Self> {
+        let program = self.program.try_clone().map_err(Error::io("using lbx_clock twice"))?;
+        Ok(Self { program, rate: self.rate })
+    }
+
     /// Rates.
     pub fn rate(&self) -> Rate {
         self.rate

@@ -7,6 +7,7 @@ pub use tables::{members_of, table_of};
 
 use super::clock::{Clock, Rate};
 use super::error::{Error, Result};
+use super::flips::{Flips, Words};
 use super::mmap::Array;
 use super::pins::Instance;
 use super::{live, sys};
@@ -18,10 +19,10 @@ use lbx_common::live::Live;
 use lbx_common::port::{NearPort, Port};
 use lbx_common::response::Response;
 use lbx_common::service::{AddressEntry, Back, Rule, Service};
-use lbx_common::target::{State, StateWord, Target, Weight, weight_index};
+use lbx_common::target::{StateWord, Target, Weight, weight_index};
 use std::os::fd::OwnedFd;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// What the maps are opened for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,7 +42,7 @@ pub struct Maps {
     backs: Array<Back>,
     services: Array<Service>,
     members: Array<u32>,
-    targets: Array<Target>,
+    targets: Arc<Words>,
     weights: Array<Weight>,
     pub(super) live: Array<Live>,
     pub(super) responses: Array<Response>,
@@ -106,7 +107,7 @@ impl Maps {
             backs: array!("backs"),
             services: array!("services"),
             members: array!("members"),
-            targets: array!("targets"),
+            targets: Arc::new(Words::new(array!("targets"))),
             weights: array!("weights"),
             live: array!("live"),
             responses: array!("responses"),
@@ -179,26 +180,27 @@ impl Maps {
 
     /// A target.
     pub fn target(&self, index: u32) -> Result<Target> {
-        self.targets.get(index)
+        self.targets.targets.get(index)
     }
 
     /// Number of target entries.
     pub fn max_targets(&self) -> u32 {
-        self.targets.len()
+        self.targets.targets.len()
     }
 
     /// Flips a target's state: one store.
     pub fn set_state(&self, index: u32, state: StateWord) -> Result<()> {
-        self.targets.word64(index, 0)?.store(state.0, Ordering::Release);
-        Ok(())
+        self.targets.set_state(index, state)
+    }
+
+    /// The way past the writer, for monitors.
+    pub fn flips(&self) -> Result<Flips> {
+        Ok(Flips::new(self.targets.clone(), self.clock()?.try_clone()?))
     }
 
     /// Writes a target. If the index passes to another target (another generation), it is down meanwhile.
     pub fn write_target(&self, index: u32, target: &Target) -> Result<()> {
-        if self.targets.get(index)?.generation != target.generation {
-            self.set_state(index, StateWord::new(State::Down))?;
-        }
-        self.targets.set(index, target)
+        self.targets.write_target(index, target)
     }
 
     /// The weight of a queue of a target.

@@ -13,6 +13,7 @@ use super::files::System;
 use super::host::{self, Host};
 use super::take::write;
 use super::vm::{self, Told, Vm, Vms};
+use crate::migration::ears::Ears;
 
 /// Drivers are asked for the speed of the uplinks again after this long.
 const SPEED: Duration = Duration::from_secs(30);
@@ -35,11 +36,12 @@ pub struct Plan {
 pub struct Samplers(watch::Sender<Plan>);
 
 impl Samplers {
-    /// Starts them in this thread's network namespace, with nothing to look at but the host.
+    /// Starts them in this thread's network namespace, with nothing to look at but the host. `ears`: whom to tell
+    /// what monitors say of migrations.
     ///
     /// # Errors
     /// No thread could be made.
-    pub fn start(every: Duration, board: &Shared) -> io::Result<Self> {
+    pub fn start(every: Duration, board: &Shared, ears: Option<Ears>) -> io::Result<Self> {
         let (sender, plans) = watch::channel(Plan { every, ..Plan::default() });
         let told = Told::default();
         let sampler = Vms::new(told.clone());
@@ -50,7 +52,12 @@ impl Samplers {
         thread::Builder::new()
             .name("lbx-vm-load".into())
             .spawn(move || vm_loop(of_vms.0, &of_vms.1, sampler))?;
-        tokio::spawn(vm::watch_monitors(plans, board.clone(), told));
+        // A runtime of their own: what a monitor says of a VM that stops waits for nobody else's work.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let board = board.clone();
+        thread::Builder::new()
+            .name("lbx-monitors".into())
+            .spawn(move || runtime.block_on(vm::watch_monitors(plans, board, told, ears)))?;
         Ok(Self(sender))
     }
 
@@ -127,7 +134,7 @@ mod tests {
     #[tokio::test]
     async fn the_host_is_looked_at_until_nobody_wants_it() {
         let board = Shared::default();
-        let samplers = Samplers::start(Duration::from_millis(20), &board).unwrap();
+        let samplers = Samplers::start(Duration::from_millis(20), &board, None).unwrap();
         board.lock().put(
             find("vm_cpu").unwrap(),
             "gone",

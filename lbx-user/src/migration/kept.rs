@@ -168,7 +168,7 @@ mod tests {
                 here: Here::Present,
             };
             let event = Event::new(what, Source::Operator, 7).with_host("b");
-            ledger.hear(about, Told { vm: vm.clone(), event, lag: None, written: None });
+            ledger.hear(about, Told::new(vm.clone(), event));
         }
         ledger.save(dir.path()).unwrap();
         let back = Ledger::load(dir.path());

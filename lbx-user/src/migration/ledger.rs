@@ -220,7 +220,7 @@ impl Ledger {
         let record = self.open.get_mut(key)?;
         let what = record.machine.resolve(record.facts(here), now)?;
         let event = Event { host: record.host.clone(), ..Event::new(what, Source::Watchdog, now) };
-        let told = Told { vm: record.vm.clone(), event: event.clone(), lag: None, written: None };
+        let told = Told::new(record.vm.clone(), event.clone());
         record.note(told, Heard::News);
         Some(event)
     }

@@ -28,7 +28,7 @@ impl Core {
             return Err(view::Error::NotFound(text).into());
         }
         let event = Event { host: request.host.clone(), ..Event::new(what, Source::Operator, now()) };
-        let outcome = self.migration(Told { vm: about.vm, event, lag: None, written: None });
+        let outcome = self.migration(Told::new(about.vm, event));
         let about = self.identify(&id);
         let name = about.vm.to_string();
         let record = self.migrations.ledger.open.get(&about.key);

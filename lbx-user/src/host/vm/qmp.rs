@@ -28,14 +28,17 @@ pub enum Error {
     Refused(String),
 }
 
-/// A connection. One command is outstanding at a time.
-#[derive(Debug)]
+/// A connection. Events are read with answers. One command is outstanding at a time.
 pub struct Qmp {
     input: BufReader<OwnedReadHalf>,
     output: OwnedWriteHalf,
     partial: Vec<u8>,
     sent: u64,
+    on_event: Option<OnEvent>,
 }
+
+/// Is told of every event the moment it is read.
+type OnEvent = Box<dyn FnMut(&Value) + Send>;
 
 impl Qmp {
     /// Connects; [`Qmp::greet`] follows.
@@ -44,7 +47,22 @@ impl Qmp {
     /// There is no socket, or no right to use it.
     pub async fn connect(path: &Path) -> io::Result<Self> {
         let (input, output) = UnixStream::connect(path).await?.into_split();
-        Ok(Self { input: BufReader::new(input), output, partial: Vec::new(), sent: 0 })
+        Ok(Self { input: BufReader::new(input), output, partial: Vec::new(), sent: 0, on_event: None })
+    }
+
+    /// Has every event told from now on, while an answer is waited for and in [`Qmp::listen`].
+    pub fn on_event(&mut self, told: impl FnMut(&Value) + Send + 'static) {
+        self.on_event = Some(Box::new(told));
+    }
+
+    /// Hears events until the connection ends; may be cancelled and called again.
+    ///
+    /// # Errors
+    /// Its end.
+    pub async fn listen(&mut self) -> Result<std::convert::Infallible, Error> {
+        loop {
+            self.message().await?;
+        }
     }
 
     /// Waits for the greeting: it does not come while somebody else is connected.
@@ -102,7 +120,12 @@ impl Qmp {
             }
             if end.is_some() {
                 let line = std::mem::take(&mut self.partial);
-                return serde_json::from_slice(&line).map_err(|error| Error::Garbled(error.to_string()));
+                let message: Value =
+                    serde_json::from_slice(&line).map_err(|error| Error::Garbled(error.to_string()))?;
+                if let Some(told) = self.on_event.as_mut().filter(|_| message.get("event").is_some()) {
+                    told(&message);
+                }
+                return Ok(message);
             }
         }
     }

@@ -6,8 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use lbx_common::addr::Mac;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -19,6 +21,8 @@ use crate::host::vm::qmp::{Error, Qmp};
 use crate::measure::board::Shared;
 use crate::measure::load::Plan;
 use crate::measure::take::{Taken, write};
+use crate::migration::VmId;
+use crate::migration::ears::{Ear, Ears, is_under_way};
 
 const SOURCE: &str = "qmp";
 const METRICS: [&str; 3] = ["vm_qmp", "vm_memory", "vm_paging"];
@@ -35,10 +39,12 @@ struct Key {
     start_time: u64,
     socket: PathBuf,
     every: Duration,
+    uuid: Option<String>,
+    macs: Vec<Mac>,
 }
 
 /// Talks to the monitors of the plan's VMs until the plan's sender is gone.
-pub async fn watch(mut plans: watch::Receiver<Plan>, board: Shared, told: Told) {
+pub async fn watch(mut plans: watch::Receiver<Plan>, board: Shared, told: Told, ears: Option<Ears>) {
     let mut tasks: BTreeMap<Key, JoinHandle<()>> = BTreeMap::new();
     loop {
         let plan = plans.borrow_and_update().clone();
@@ -53,6 +59,8 @@ pub async fn watch(mut plans: watch::Receiver<Plan>, board: Shared, told: Told) 
                     start_time: vm.start_time,
                     socket,
                     every: plan.every,
+                    uuid: vm.uuid.clone(),
+                    macs: vm.macs.clone(),
                 })
             })
             .collect();
@@ -64,8 +72,8 @@ pub async fn watch(mut plans: watch::Receiver<Plan>, board: Shared, told: Told) 
             stays
         });
         for key in wanted {
-            let (board, told) = (board.clone(), told.clone());
-            tasks.entry(key.clone()).or_insert_with(|| tokio::spawn(follow(key, board, told)));
+            let (board, told, ears) = (board.clone(), told.clone(), ears.clone());
+            tasks.entry(key.clone()).or_insert_with(|| tokio::spawn(follow(key, board, told, ears)));
         }
         if plans.changed().await.is_err() {
             break;
@@ -87,8 +95,8 @@ fn absent(board: &Shared, name: &str, why: &str) {
     write(board, name, taken, Instant::now(), Duration::ZERO);
 }
 
-async fn follow(key: Key, board: Shared, told: Told) {
-    let talk = Talk { key: &key, board: &board, told: &told };
+async fn follow(key: Key, board: Shared, told: Told, ears: Option<Ears>) {
+    let talk = Talk { key: &key, board: &board, told: &told, ears: ears.as_ref() };
     loop {
         let Err(error) = talk.talk().await;
         absent(&board, &key.name, &format!("{}: {error}", key.socket.display()));
@@ -100,12 +108,17 @@ struct Talk<'a> {
     key: &'a Key,
     board: &'a Shared,
     told: &'a Told,
+    ears: Option<&'a Ears>,
 }
 
 /// The thread ids in an answer to `query-cpus-fast`, in order; threads of several vCPUs once.
 fn threads(cpus: &Value) -> Vec<String> {
     let ids = cpus.as_array().into_iter().flatten().filter_map(|cpu| cpu["thread-id"].as_u64());
     ids.collect::<BTreeSet<u64>>().into_iter().map(|id| id.to_string()).collect()
+}
+
+fn lock(ear: &Mutex<Ear>) -> MutexGuard<'_, Ear> {
+    ear.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Never: a conversation only ends with an error.
@@ -117,12 +130,17 @@ impl Talk<'_> {
         let taken = "no greeting (is somebody else connected?)";
         self.patiently(taken, &METRICS, qmp.greet()).await?;
         self.ask(&mut qmp, "qmp_capabilities", &json!({})).await?;
+        let ear = self.listen(&mut qmp).await?;
         let balloon = self.balloon(&mut qmp).await?;
         let (mut told, mut round) = (Follow::default(), 0u32);
         let mut ticks = interval(self.key.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                biased;
+                never = qmp.listen() => match never? {},
+                _ = ticks.tick() => {}
+            }
             if round.is_multiple_of(THREADS) {
                 // Without an answer the names of the threads have to do.
                 let cpus = self.willingly(&mut qmp, "query-cpus-fast", &json!({})).await?;
@@ -130,7 +148,10 @@ impl Talk<'_> {
             }
             round = round.wrapping_add(1);
             let asked = Instant::now();
-            self.ask(&mut qmp, "query-status", &json!({})).await?;
+            let status = self.ask(&mut qmp, "query-status", &json!({})).await?;
+            if let Some(ear) = &ear {
+                lock(ear).status(&status, None, false);
+            }
             let took = asked.elapsed();
             self.put(vec![Taken::new::<String>("vm_qmp", SOURCE, Ok(Some(took.as_secs_f64() * 1e3)))], took);
             match &balloon {
@@ -138,6 +159,29 @@ impl Talk<'_> {
                 None => self.no_memory("the VM has no balloon device"),
             }
         }
+    }
+
+    /// Hears what the monitor says of migrations from now on, after what is so already.
+    async fn listen(&self, qmp: &mut Qmp) -> Result<Option<Arc<Mutex<Ear>>>, Error> {
+        let Some(ears) = self.ears else { return Ok(None) };
+        let key = self.key;
+        let vm = VmId { name: Some(key.name.clone()), uuid: key.uuid.clone(), macs: key.macs.clone() };
+        let ear = Arc::new(Mutex::new(Ear::new(ears.clone(), vm, (key.pid, key.start_time))));
+        let hears = ear.clone();
+        qmp.on_event(move |event| lock(&hears).event(event));
+        let events = json!({ "capabilities": [{ "capability": "events", "state": true }] });
+        // Refused while a migration is under way.
+        self.willingly(qmp, "migrate-set-capabilities", &events).await?;
+        let heard = lock(&ear).migrations();
+        let migrate = self.willingly(qmp, "query-migrate", &json!({})).await?;
+        let under_way = is_under_way(migrate["status"].as_str().unwrap_or("none"));
+        let status = self.ask(qmp, "query-status", &json!({})).await?;
+        let mut hears = lock(&ear);
+        // What was heard since is newer than the answer.
+        let under_way = (hears.migrations() == heard).then_some(under_way);
+        hears.status(&status, under_way, true);
+        drop(hears);
+        Ok(Some(ear))
     }
 
     async fn ask(&self, qmp: &mut Qmp, command: &str, arguments: &Value) -> Result<Value, Error> {

@@ -10,7 +10,7 @@ fn about(here: Here) -> About {
 
 fn told(what: What, at: Micros) -> Told {
     let event = Event::new(what, Source::Operator, at);
-    Told { vm: VmId::named("web-1"), event, lag: None, written: None }
+    Told::new(VmId::named("web-1"), event)
 }
 
 fn tell(ledger: &mut Ledger, what: What, at: Micros) -> Outcome {

@@ -67,7 +67,7 @@ async fn a_monitor_that_hangs_is_waited_for_and_said_to_hang() {
     let server = tokio::spawn(monitor(UnixListener::bind(&path).unwrap(), hangs.clone()));
     let (board, told) = (Shared::default(), Told::default());
     let (sender, plans) = watch::channel(plan(Some(path.clone())));
-    let watching = tokio::spawn(watch(plans, board.clone(), told.clone()));
+    let watching = tokio::spawn(watch(plans, board.clone(), told.clone(), None));
     let get = |metric: &str| board.lock().get(find(metric).unwrap(), "web-1");
     let why = |metric: &str| {
         board.lock().why_missing(find(metric).unwrap(), "web-1").map(ToOwned::to_owned).unwrap_or_default()

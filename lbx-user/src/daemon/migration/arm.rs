@@ -1,0 +1,84 @@
+//! What is worked out before it happens: which states follow when a VM stops, and when it resumes.
+
+use std::collections::BTreeMap;
+
+use lbx_common::migration::{Event, Machine, Place, Source, Want, What};
+use lbx_common::wish::Owner;
+
+use super::super::core::Core;
+use crate::datapath::Flip;
+use crate::measure::vm::Vm;
+use crate::migration::fast::{Armed, ByVm};
+use crate::migration::ledger::About;
+use crate::migration::{VmId, now};
+
+impl Core {
+    /// Tells those who hear monitors what to store when a VM stops or resumes.
+    pub(in super::super) fn arm_migrations(&self) {
+        let heard = self.host.vms.iter().filter(|vm| vm.qmp.is_some());
+        let armed: ByVm = heard.map(|vm| ((vm.pid, vm.start_time), self.armed(vm))).collect();
+        self.migrations.fast.arm(armed);
+    }
+
+    fn armed(&self, vm: &Vm) -> Armed {
+        let id = VmId { name: Some(vm.name.clone()), uuid: vm.uuid.clone(), macs: vm.macs.clone() };
+        let about = self.identify(&id);
+        let machine = self.migrations.ledger.open.get(&about.key).map(|record| record.machine);
+        let stopped = after(machine, What::Stopped, &about);
+        let resumed = after(stopped.or(machine), What::Resumed(Place::Here), &about);
+        Armed { stop: self.flips(&about, stopped), resume: self.flips(&about, resumed) }
+    }
+
+    /// What is stored for the targets of a VM whose migration stands so.
+    fn flips(&self, about: &About, machine: Option<Machine>) -> Vec<Flip> {
+        let rules = self.config.migration.rules();
+        let want = machine.map_or(Want::Nothing, |machine| {
+            let record = self.migrations.ledger.open.get(&about.key);
+            // Packets can only wait at a host that is known.
+            let hold = rules.hold && record.is_some_and(|record| record.host.is_some());
+            machine.want(now(), &lbx_common::migration::Rules { hold, ..rules })
+        });
+        let places = self.places();
+        let each = about.targets.iter().filter_map(|target| {
+            let (index, generation) = *places.get(target)?;
+            let last = self.migrations.is_last(target);
+            let want = if last && want == Want::Drain(0) { Want::Nothing } else { want };
+            let drained = want == Want::Blackhole && !last && machine.is_some_and(|machine| !machine.pause);
+            let state = self.book.state_if(target, want, drained);
+            // One that is not here is not brought back by its monitor.
+            let absent = self.book.state_of(target, Owner::Presence).is_some();
+            (!absent).then_some(Flip {
+                index: index.into(),
+                generation,
+                state: state.state,
+                fallback: state.fallback,
+                deadline: state.deadline,
+            })
+        });
+        each.collect()
+    }
+
+    /// Index and generation of every target, by its full name.
+    fn places(&self) -> BTreeMap<String, (u16, u8)> {
+        let mut places = BTreeMap::new();
+        for service in &self.desired.services {
+            let placed = self.reconciler.placed(&service.name);
+            for (target, place) in service.targets.iter().zip(placed) {
+                places.insert(target.full_name(&service.name), *place);
+            }
+        }
+        places
+    }
+}
+
+/// Where the migration would stand after an event of the VM's monitor.
+fn after(machine: Option<Machine>, what: What, about: &About) -> Option<Machine> {
+    let event = Event::new(what, Source::Qmp, now());
+    match machine {
+        Some(mut machine) => {
+            machine.hear(&event, about.here);
+            Some(machine)
+        }
+        None => Machine::begin(&event, about.here),
+    }
+}

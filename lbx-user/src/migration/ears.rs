@@ -1,0 +1,261 @@
+//! What QEMU's monitor says, as events of a migration.
+//!
+//! `STOP`, `RESUME`, `MIGRATION`, `MIGRATION_PASS` (the last two need the migration capability `events`), and the
+//! answers to `query-status` and `query-migrate` for what was said while nobody listened (QEMU's qapi/run-state.json
+//! and qapi/migration.json).
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use lbx_common::migration::{Event, Here, Micros, Place, Source, What};
+use serde_json::Value;
+
+use super::facts::Board;
+use super::fast::{Fast, Trigger};
+use super::{Stream, Told, VmId, now};
+
+/// Whom to tell.
+#[derive(Debug, Clone)]
+pub struct Ears {
+    /// The core.
+    pub stream: Stream,
+    /// Whoever wants to know what a VM is doing.
+    pub facts: Board,
+    /// What must not wait for the core.
+    pub fast: Fast,
+}
+
+/// One VM's monitor.
+#[derive(Debug)]
+pub struct Ear {
+    ears: Ears,
+    vm: VmId,
+    process: (u32, u64),
+    /// It was awaited here when it was heard first, and has not fully arrived.
+    arriving: bool,
+    /// Its CPUs run.
+    running: bool,
+    /// A migration is under way.
+    migrating: bool,
+    /// It was handed over.
+    gone: bool,
+    heard: u64,
+}
+
+impl Drop for Ear {
+    fn drop(&mut self) {
+        self.ears.facts.set(self.process.0, self.process.1, None);
+    }
+}
+
+impl Ear {
+    /// For the VM of a process.
+    pub fn new(ears: Ears, vm: VmId, process: (u32, u64)) -> Self {
+        Self { ears, vm, process, arriving: false, running: true, migrating: false, gone: false, heard: 0 }
+    }
+
+    /// Events about migrations so far.
+    pub const fn migrations(&self) -> u64 {
+        self.heard
+    }
+
+    /// What `query-status` answered, when the monitor is heard first and from time to time; and whether `query-migrate`
+    /// says that a migration is under way, if it was asked.
+    pub fn status(&mut self, status: &Value, under_way: Option<bool>, first: bool) {
+        let Some(status) = status["status"].as_str() else { return };
+        let before = self.here();
+        // A guest that sleeps is not stopped: its first packet may wake it.
+        self.running = matches!(status, "running" | "suspended" | "colo" | "watchdog");
+        self.gone = status == "postmigrate";
+        self.arriving |= status == "inmigrate";
+        self.migrating = under_way.unwrap_or(self.migrating) || status == "finish-migrate";
+        self.know();
+        if !first && self.here() == before {
+            return;
+        }
+        let whats: &[What] = match self.here() {
+            Here::Incoming if self.migrating => &[What::Expected, What::Transferring],
+            Here::Incoming => &[What::Expected],
+            Here::Migrating => &[What::Transferring],
+            Here::Finishing => &[What::Transferring, What::Stopped],
+            Here::Paused => &[What::Stopped],
+            Here::Gone => &[What::HandedOver],
+            _ => &[What::Resumed(Place::Here)],
+        };
+        for what in whats {
+            self.say(*what, None);
+        }
+    }
+
+    /// An event.
+    pub fn event(&mut self, event: &Value) {
+        let lag = || lag(&event["timestamp"]);
+        match event["event"].as_str() {
+            Some("STOP") if !self.arriving => self.stopped(lag()),
+            Some("RESUME") => self.resumed(lag()),
+            Some("MIGRATION") => self.migration(event["data"]["status"].as_str().unwrap_or_default(), lag()),
+            Some("MIGRATION_PASS") => self.say(What::Transferring, lag()),
+            _ => {}
+        }
+    }
+
+    fn stopped(&mut self, lag: Option<Micros>) {
+        let told = self.fire(What::Stopped, Trigger::Stop, lag);
+        self.running = false;
+        self.know();
+        self.ears.stream.say(told);
+    }
+
+    fn resumed(&mut self, lag: Option<Micros>) {
+        let told = self.fire(What::Resumed(Place::Here), Trigger::Resume, lag);
+        (self.running, self.gone) = (true, false);
+        self.know();
+        self.ears.stream.say(told);
+    }
+
+    /// Stores what must not wait, and notes how long that took.
+    fn fire(&self, what: What, trigger: Trigger, lag: Option<Micros>) -> Told {
+        let at = now();
+        let flipped = self.ears.fast.fire(self.process.0, self.process.1, trigger);
+        let written = (!flipped.is_empty()).then(|| now().saturating_sub(at));
+        Told { lag, written, flipped, ..Told::new(self.vm.clone(), Event::new(what, Source::Qmp, at)) }
+    }
+
+    fn migration(&mut self, status: &str, lag: Option<Micros>) {
+        self.heard += 1;
+        let what = match status {
+            "completed" if self.arriving => {
+                self.arriving = false;
+                What::Done(Place::Here)
+            }
+            "completed" => {
+                self.gone = true;
+                What::HandedOver
+            }
+            "failed" => What::Failed,
+            "cancelled" => What::Cancelled,
+            status if is_under_way(status) => What::Transferring,
+            _ => return,
+        };
+        self.migrating = what == What::Transferring;
+        self.know();
+        self.say(what, lag);
+    }
+
+    const fn here(&self) -> Here {
+        match (self.running, self.migrating) {
+            _ if self.gone => Here::Gone,
+            (false, _) if self.arriving => Here::Incoming,
+            (true, true) if !self.arriving => Here::Migrating,
+            (true, _) => Here::Running,
+            (false, true) => Here::Finishing,
+            (false, false) => Here::Paused,
+        }
+    }
+
+    fn know(&self) {
+        self.ears.facts.set(self.process.0, self.process.1, Some(self.here()));
+    }
+
+    fn say(&self, what: What, lag: Option<Micros>) {
+        let told = Told::new(self.vm.clone(), Event::new(what, Source::Qmp, now()));
+        self.ears.stream.say(Told { lag, ..told });
+    }
+}
+
+/// Whether a `MigrationStatus` is one of those between beginning and end.
+pub fn is_under_way(status: &str) -> bool {
+    matches!(
+        status,
+        "setup"
+            | "active"
+            | "device"
+            | "pre-switchover"
+            | "wait-unplug"
+            | "cancelling"
+            | "colo"
+            | "postcopy-active"
+            | "postcopy-paused"
+            | "postcopy-recover"
+    )
+}
+
+/// From the time QEMU stamped to now, both by the wall's clock of this host.
+fn lag(timestamp: &Value) -> Option<Micros> {
+    let then = timestamp["seconds"].as_u64()? * 1_000_000 + timestamp["microseconds"].as_u64()?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_micros() as u64;
+    Some(now.saturating_sub(then))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn ear() -> (Ear, tokio::sync::mpsc::UnboundedReceiver<Told>) {
+        let (stream, told) = Stream::new();
+        let ears = Ears { stream, facts: Board::default(), fast: Fast::default() };
+        (Ear::new(ears, VmId::named("web-1"), (7, 9)), told)
+    }
+
+    fn said(told: &mut tokio::sync::mpsc::UnboundedReceiver<Told>) -> Vec<What> {
+        std::iter::from_fn(|| told.try_recv().ok()).map(|told| told.event.what).collect()
+    }
+
+    fn migration(status: &str) -> Value {
+        json!({ "event": "MIGRATION", "data": { "status": status } })
+    }
+
+    #[test]
+    fn a_source_is_heard_from_active_to_handed_over() {
+        let (mut ear, mut told) = ear();
+        let facts = ear.ears.facts.clone();
+        ear.status(&json!({ "status": "running" }), Some(false), true);
+        assert_eq!(said(&mut told), [What::Resumed(Place::Here)]);
+        let here = || facts.get(7, 9);
+        for (event, what, is) in [
+            (migration("setup"), What::Transferring, Here::Migrating),
+            (migration("active"), What::Transferring, Here::Migrating),
+            (json!({ "event": "MIGRATION_PASS" }), What::Transferring, Here::Migrating),
+            (json!({ "event": "STOP" }), What::Stopped, Here::Finishing),
+            (migration("completed"), What::HandedOver, Here::Gone),
+        ] {
+            ear.event(&event);
+            assert_eq!((said(&mut told), here()), (vec![what], Some(is)), "{event}");
+        }
+        ear.status(&json!({ "status": "postmigrate" }), None, false);
+        assert_eq!(said(&mut told), [], "nothing new");
+        drop(ear);
+        assert_eq!(facts.get(7, 9), None, "not heard any more");
+    }
+
+    #[test]
+    fn a_destination_is_heard_until_it_has_arrived() {
+        let (mut ear, mut told) = ear();
+        ear.status(&json!({ "status": "inmigrate" }), Some(false), true);
+        ear.event(&migration("active"));
+        ear.event(&json!({ "event": "RESUME" }));
+        ear.event(&migration("completed"));
+        let whats = [What::Expected, What::Transferring, What::Resumed(Place::Here), What::Done(Place::Here)];
+        assert_eq!(said(&mut told), whats);
+        assert_eq!(ear.ears.facts.get(7, 9), Some(Here::Running));
+        // And is a source from then on.
+        ear.event(&migration("active"));
+        assert_eq!(ear.ears.facts.get(7, 9), Some(Here::Migrating));
+        ear.event(&migration("failed"));
+        assert_eq!(said(&mut told), [What::Transferring, What::Failed]);
+    }
+
+    #[test]
+    fn what_was_missed_is_found_out() {
+        let (mut ear, mut told) = ear();
+        ear.status(&json!({ "status": "running" }), Some(false), true);
+        said(&mut told);
+        ear.status(&json!({ "status": "finish-migrate" }), None, false);
+        assert_eq!(said(&mut told), [What::Transferring, What::Stopped]);
+        ear.status(&json!({ "status": "running" }), Some(false), false);
+        assert_eq!(said(&mut told), [What::Resumed(Place::Here)]);
+        let stamp = json!({ "seconds": 1, "microseconds": 5 });
+        assert!(lag(&stamp).is_some_and(|lag| lag > 0) && lag(&Value::Null).is_none());
+    }
+}
