@@ -11,6 +11,7 @@ pub mod flows;
 pub mod generator;
 pub mod live;
 pub mod machine;
+pub mod migrate;
 pub mod other;
 pub mod path;
 pub mod profile;
@@ -48,11 +49,13 @@ pub enum Name {
     Balance,
     /// Weights under constant load.
     Steady,
+    /// Live migrations under load, with lbx aware of them, unaware, and without lbx.
+    Migrate,
 }
 
 impl Name {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Path,
         Self::Profile,
         Self::Flows,
@@ -62,6 +65,7 @@ impl Name {
         Self::Queues,
         Self::Balance,
         Self::Steady,
+        Self::Migrate,
     ];
 }
 
@@ -97,5 +101,6 @@ pub fn run(name: Name, settings: &Settings, report: &mut Report) -> Result<()> {
         Name::Queues => queues::run(settings, report),
         Name::Balance => balance::run(settings, report),
         Name::Steady => balance::steady(settings, report),
+        Name::Migrate => migrate::run(settings, report),
     }
 }

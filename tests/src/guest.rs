@@ -4,6 +4,7 @@
 //! HTTP, TCP echo and UDP echo; every answer names the VM that gave it.
 
 pub mod announce;
+pub mod dirty;
 pub mod echo;
 pub mod http;
 pub mod init;

@@ -4,7 +4,7 @@
 mod figures;
 mod open;
 mod place;
-mod plot;
+pub mod plot;
 mod plots;
 mod steady;
 mod watch;

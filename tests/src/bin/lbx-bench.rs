@@ -30,7 +30,7 @@ struct Args {
     /// the services of the bench
     #[arg(long, value_name = "PIN")]
     against: Option<PathBuf>,
-    /// Write plots of `balance` and `steady` into this directory
+    /// Write plots of `balance`, `steady` and `migrate` into this directory
     #[arg(long, value_name = "DIR")]
     plots: Option<PathBuf>,
 }

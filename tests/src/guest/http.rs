@@ -112,7 +112,8 @@ fn plain(addr: SocketAddr) -> String {
     SocketAddr::new(addr.ip().to_canonical(), addr.port()).to_string()
 }
 
-/// `service-time/MS`, `slots/N`, `stop/PORT`, `start/PORT`, `announce`, `sysctl/PATH=VALUE`.
+/// `service-time/MS`, `slots/N`, `stop/PORT`, `start/PORT`, `announce`, `dirty/MB_A_SECOND`,
+/// `sysctl/PATH=VALUE`.
 pub fn control(state: &State, verb: &str) -> anyhow::Result<()> {
     let (verb, argument) = verb.split_once('/').unwrap_or((verb, ""));
     let service = || -> anyhow::Result<_> {
@@ -124,6 +125,7 @@ pub fn control(state: &State, verb: &str) -> anyhow::Result<()> {
         "stop" => service()?.stop(),
         "start" => service()?.listen()?,
         "announce" => super::announce::announce(&state.params)?,
+        "dirty" => super::dirty::set(argument.parse()?)?,
         "sysctl" => {
             let (key, value) =
                 argument.split_once('=').ok_or_else(|| anyhow::anyhow!("PATH=VALUE expected"))?;

@@ -118,7 +118,9 @@ pub fn qemu(boot: &Boot, memory_mib: u32, cpus: u32, append: &str) -> Vec<String
         text("-smp"),
         cpus.to_string(),
         text("-m"),
-        memory_mib.to_string(),
+        // Emulating, QEMU before 9.0 misses writes to memory whose size is a multiple of 256 KiB: migrated, the guest
+        // panics over pages as they were (cpu_physical_memory_sync_dirty_bitmap, include/exec/ram_addr.h).
+        format!("{}k", memory_mib * 1024 + 8),
         text("-kernel"),
         boot.kernel.display().to_string(),
         text("-initrd"),

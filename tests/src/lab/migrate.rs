@@ -118,7 +118,7 @@ impl Lab {
             format!("tcp:{}", SocketAddr::new(to.addr.v4.into(), PORT))
         };
         let mut destination = connect(&path).with_context(|| process.log())?;
-        let mut source = vm.qmp()?;
+        let mut source = vm.qmp().with_context(|| vm.log())?;
         for side in [&mut source, &mut destination] {
             let events = json!({ "capabilities": [{ "capability": "events", "state": true }] });
             side.execute("migrate-set-capabilities", &events)?;
@@ -170,6 +170,15 @@ impl Migration {
 
     /// Waits until the source says how it ended and, where it completed, until the guest runs at the destination.
     pub fn wait(&mut self, limit: Duration) -> Result<Outcome> {
+        self.wait_telling(limit, |_| Ok(()))
+    }
+
+    /// The same; `tell` is called with each step as it is heard of: `active`, `STOP`, `RESUME`, `completed`.
+    pub fn wait_telling(
+        &mut self,
+        limit: Duration,
+        mut tell: impl FnMut(&str) -> Result<()>,
+    ) -> Result<Outcome> {
         let deadline = Instant::now() + limit;
         let outcome = loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -178,8 +187,14 @@ impl Migration {
             })?;
             let at = stamp(&event);
             match (event["event"].as_str(), event["data"]["status"].as_str()) {
-                (Some("STOP"), _) => self.times.stopped = at,
-                (Some("MIGRATION"), Some("active")) => self.times.active = at,
+                (Some("STOP"), _) => {
+                    self.times.stopped = at;
+                    tell("STOP")?;
+                }
+                (Some("MIGRATION"), Some("active")) => {
+                    self.times.active = at;
+                    tell("active")?;
+                }
                 (Some("MIGRATION"), Some("completed")) => {
                     self.times.completed = at;
                     break Outcome::Completed;
@@ -193,6 +208,8 @@ impl Migration {
             let left = deadline.saturating_duration_since(Instant::now());
             let resumed = self.destination.wait_event("RESUME", left);
             self.times.resumed = stamp(&resumed.with_context(|| self.process.log())?);
+            tell("RESUME")?;
+            tell("completed")?;
         }
         Ok(outcome)
     }
@@ -221,7 +238,8 @@ fn stamp(event: &Value) -> u64 {
     part("seconds") * 1_000_000 + part("microseconds")
 }
 
-fn now() -> u64 {
+/// Microseconds since the epoch.
+pub fn now() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| since.as_micros() as u64)
 }
