@@ -16,12 +16,14 @@ pub mod table;
 pub mod tls;
 
 mod dial;
+mod kept;
 mod listen;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -133,6 +135,7 @@ pub struct Peers {
     /// What this host knows of migrations by itself.
     pub ledger: Ledger,
     seen: BTreeMap<String, Seen>,
+    run_dir: Option<PathBuf>,
 }
 
 impl Default for Peers {
@@ -150,6 +153,7 @@ impl Default for Peers {
             tasks: JoinSet::new(),
             ledger: Ledger::default(),
             seen: BTreeMap::new(),
+            run_dir: None,
         }
     }
 }
@@ -158,6 +162,20 @@ impl Peers {
     /// Where news of them come out; once.
     pub fn take(&mut self) -> Option<mpsc::Receiver<News>> {
         self.heard.take()
+    }
+
+    /// Goes on with what an earlier daemon of this boot knew, and keeps what is told and heard from now on.
+    pub fn go_on(&mut self, run_dir: &Path) {
+        (self.ledger, self.seen) = kept::load(run_dir);
+        self.run_dir = Some(run_dir.to_owned());
+        self.tell_migrations();
+    }
+
+    fn keep(&self) {
+        let saved = self.run_dir.as_ref().map(|dir| kept::save(dir, &self.ledger, &self.seen));
+        if let Some(Err(error)) = saved {
+            tracing::warn!("{error:#}");
+        }
     }
 
     /// Connects and listens as this config says; what runs as it says already goes on. None: there are no peers.
@@ -212,11 +230,16 @@ impl Peers {
             // The oldest of those that are over, or else the oldest.
             list.remove(list.iter().position(Account::is_over).unwrap_or(0));
         }
+        self.keep();
         self.told.send_modify(|told| told.migrations = Arc::new(list));
     }
 
     /// What a peer tells of migrations and has not told before.
     pub fn unseen<'a>(&mut self, peer: &str, told: &'a [Account]) -> Vec<(&'a VmHere, &'a Step)> {
-        self.seen.entry(peer.to_owned()).or_default().news(told)
+        let news = self.seen.entry(peer.to_owned()).or_default().news(told);
+        if !news.is_empty() {
+            self.keep();
+        }
+        news
     }
 }

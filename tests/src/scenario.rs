@@ -6,6 +6,7 @@
 pub mod errors;
 pub mod foreign;
 pub mod host;
+pub mod peers;
 pub mod place;
 pub mod sniff;
 

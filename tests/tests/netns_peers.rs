@@ -1,35 +1,24 @@
-//! Two hosts that know each other: each knows the VMs of the other, whoever has no right to speak is refused, and
-//! a peer that is gone is told, not waited for.
+//! Two hosts that know each other: each knows the VMs of the other and hears of their migrations, whoever has no right
+//! to speak is refused, and a peer that is gone is told, not waited for.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use lbx_tests::guest::announce::mac_text;
 use lbx_tests::lab::config::{File, Service, Target};
 use lbx_tests::lab::{Lab, LabSpec, Lbx, VmKind, addr};
 use lbx_tests::scenario::host::narrow;
 use lbx_tests::scenario::need_root;
+use lbx_tests::scenario::peers::{certificates, name, top, until};
 use serde_json::Value;
 
-/// Names of the hosts, in the order of the lab.
-const NAMES: [&str; 2] = ["kvm1", "kvm2"];
-
-/// A host's file: one target of its own, one on the other host, and the peers as `name` with files of `dir`.
+/// A host's file: its own stand-ins and those of the other host as targets, and the peers as `name` with files of `dir`.
 fn config(lab: &Lab, host: usize, name: &str, dir: &Path) -> String {
-    let target = |vm: &lbx_tests::lab::Vm| {
-        if vm.host == host { Target::stand_in(host, 0) } else { Target::remote(vm) }
-    };
-    let service = Service::dsr("web", addr::vip(0), "tcp", 80, lab.vms.iter().map(target).collect());
-    let at = |host: usize| format!("{}:9346", addr::host(host).v4);
-    let (other, dir) = (1 - host, dir.display());
-    let top = format!(
-        "[peers]\nname = \"{name}\"\nlisten = \"{}\"\nca = \"{dir}/ca.pem\"\ncertificate = \"{dir}/{name}.pem\"\n\
-         key = \"{dir}/{name}.key\"\n[[peer]]\nname = \"{}\"\naddress = \"{}\"\n",
-        at(host),
-        NAMES[other],
-        at(other)
-    );
-    File { top, ..File::new(vec![service]) }.text()
+    let local =
+        lab.vms.iter().filter(|vm| vm.host == host).enumerate().map(|(n, _)| Target::stand_in(host, n));
+    let remote = lab.vms.iter().filter(|vm| vm.host != host).map(Target::remote);
+    let service = Service::dsr("web", addr::vip(0), "tcp", 80, local.chain(remote).collect());
+    File { top: top(lab, host, name, dir), ..File::new(vec![service]) }.text()
 }
 
 fn peers(lbx: &Lbx) -> Value {
@@ -39,17 +28,6 @@ fn peers(lbx: &Lbx) -> Value {
 /// The only peer's row.
 fn peer(lbx: &Lbx) -> Value {
     peers(lbx)["peers"][0].clone()
-}
-
-fn until(lbx: &[Lbx], what: &str, holds: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        let say = |lbx: &Lbx| format!("{}\n{}", lbx.cli(&["peers"]).unwrap_or_default(), lbx.log());
-        let story = || lbx.iter().map(say).collect::<Vec<_>>().join("\n---\n");
-        assert!(start.elapsed() < Duration::from_secs(40), "{what}\n{}", story());
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    eprintln!("{what} after {:?}", start.elapsed());
 }
 
 fn refused(lbx: &Lbx, reason: &str) -> u64 {
@@ -65,14 +43,14 @@ fn peers_are_told_heard_refused_and_missed() {
     let dirs: Vec<PathBuf> = ["ca", "other-ca"].iter().map(|name| lab.record.dir().join(name)).collect();
     let (good, other) = (&dirs[0], &dirs[1]);
     let mut lbx: Vec<Lbx> =
-        (0..2).map(|host| Lbx::new(&lab, host, &config(&lab, host, NAMES[host], good)).unwrap()).collect();
+        (0..2).map(|host| Lbx::new(&lab, host, &config(&lab, host, &name(host), good)).unwrap()).collect();
 
     // Certificates, the way an operator makes them.
     for dir in &dirs {
-        let made = lbx[0].cli(&["peers", "init", dir.to_str().unwrap(), "kvm1", "kvm2", "kvm9"]).unwrap();
+        let made = certificates(&lbx[0], dir, &["kvm1", "kvm2", "kvm9"]).unwrap();
         assert!(made.contains("ca.key") && made.contains("[[peer]]"), "{made}");
     }
-    let again = lbx[0].cli(&["peers", "init", good.to_str().unwrap(), "kvm1"]).unwrap();
+    let again = certificates(&lbx[0], good, &["kvm1"]).unwrap();
     assert!(again.contains("everything already"), "{again}");
 
     // Nobody waits for the other one: the first serves alone.
@@ -124,7 +102,90 @@ fn peers_are_told_heard_refused_and_missed() {
     assert!(!said.status.success() && error.contains("kvm7.pem"), "{error}");
     assert_eq!(peers(&lbx[1])["name"], "kvm9");
 
-    lbx[1].write_config(&config(&lab, 1, NAMES[1], good)).unwrap();
+    lbx[1].write_config(&config(&lab, 1, "kvm2", good)).unwrap();
     lbx[1].cli(&["reload"]).unwrap();
     until(&lbx, "up again", || peer(&lbx[0])["state"] == "up" && peer(&lbx[1])["state"] == "up");
+}
+
+/// State and owner of the target on a host.
+fn state(lbx: &Lbx, target: &str) -> (String, String) {
+    let all = lbx.json(&["targets"]).unwrap();
+    let row = all["targets"].as_array().unwrap().iter().find(|row| row["name"] == target).cloned();
+    let text = |key: &str| row.as_ref().and_then(|row| row[key].as_str()).unwrap_or_default().to_owned();
+    (text("effective"), text("by"))
+}
+
+/// What a host's last record says: who spoke, and what of it was news.
+fn record(lbx: &Lbx) -> (Value, BTreeSet<String>, Vec<String>) {
+    let all = lbx.json(&["migrations"]).unwrap();
+    let last = all["migrations"].as_array().unwrap().last().cloned().unwrap_or_default();
+    let text = |event: &Value, key: &str| event[key].as_str().unwrap_or_default().to_owned();
+    let events = last["events"].as_array().cloned().unwrap_or_default();
+    let sources = events.iter().map(|event| text(event, "source")).collect();
+    let news = events.iter().filter(|event| event["heard"] == "news").map(|event| text(event, "event"));
+    (last.clone(), sources, news.collect())
+}
+
+#[test]
+fn a_migration_is_known_on_the_other_host_from_its_start_to_its_end() {
+    need_root();
+    let lab = Lab::start(LabSpec::hosts(&[2, 2], VmKind::StandIn)).unwrap();
+    let dir = lab.record.dir().join("ca");
+    let mut lbx: Vec<Lbx> =
+        (0..2).map(|host| Lbx::new(&lab, host, &config(&lab, host, &name(host), &dir)).unwrap()).collect();
+    certificates(&lbx[0], &dir, &["kvm1", "kvm2"]).unwrap();
+    lbx.iter_mut().for_each(|lbx| lbx.run().unwrap());
+    until(&lbx, "up", || lbx.iter().all(|lbx| peer(lbx)["state"] == "up"));
+    // The first VM of the first host, as the second one knows it.
+    let there = format!("web/{}", mac_text(lab.vms[0].mac));
+    let tell = |lbx: &[Lbx], words: &[&str]| lbx[0].cli(&[&["migration"], words].concat()).unwrap();
+    let is = |lbx: &[Lbx], wanted: &str| until(lbx, wanted, || state(&lbx[1], &there).0 == wanted);
+
+    tell(&lbx, &["announce", "vif0", "--to", "kvm2"]);
+    is(&lbx, "draining");
+    assert_eq!(state(&lbx[1], &there).1, "migration");
+    // Its own port of the same name is another VM.
+    assert_eq!(state(&lbx[1], "web/vif0").0, "active");
+    tell(&lbx, &["transferring", "vif0"]);
+    tell(&lbx, &["stopped", "vif0"]);
+    is(&lbx, "blackholed");
+    tell(&lbx, &["cancelled", "vif0"]);
+    is(&lbx, "active");
+    let (last, sources, news) = record(&lbx[1]);
+    assert_eq!(last["role"], "bystander", "{last}");
+    assert_eq!(sources, BTreeSet::from(["peer".to_owned()]), "{last}");
+    assert_eq!(news, ["announced", "transferring", "stopped", "cancelled"], "{last}");
+
+    // The second host's daemon is away when it ends: it hears of the end when it is back.
+    tell(&lbx, &["announce", "vif0"]);
+    is(&lbx, "draining");
+    lbx[1].kill().unwrap();
+    tell(&lbx, &["failed", "vif0"]);
+    lbx[1].run().unwrap();
+    is(&lbx, "active");
+    // The first host's daemon dies in the middle; the next one tells the end.
+    tell(&lbx, &["announce", "vif0"]);
+    is(&lbx, "draining");
+    lbx[0].kill().unwrap();
+    until(&lbx[1..], "missed", || peer(&lbx[1])["state"] == "down");
+    assert_eq!(state(&lbx[1], &there).0, "draining", "nothing was said of an end");
+    lbx[0].run().unwrap();
+    tell(&lbx, &["cancelled", "vif0"]);
+    is(&lbx, "active");
+
+    // To its end. Where it is now it has the same MAC.
+    for words in [&["announce", "vif0"][..], &["stopped", "vif0"]] {
+        tell(&lbx, words);
+    }
+    is(&lbx, "blackholed");
+    for verb in ["resumed", "done"] {
+        tell(&lbx, &[verb, "vif0", "--where", "there", "--host", "kvm2"]);
+    }
+    is(&lbx, "active");
+    until(&lbx, "done", || record(&lbx[1]).0["phase"] == "done");
+    let (last, ..) = record(&lbx[1]);
+    assert_eq!(last["host"], "kvm1", "where it came from: {last}");
+    // Nothing comes back: the first host heard its operator alone.
+    let (last, sources, _) = record(&lbx[0]);
+    assert_eq!(sources, BTreeSet::from(["operator".to_owned()]), "{last}");
 }

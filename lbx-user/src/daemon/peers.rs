@@ -17,6 +17,7 @@ use crate::peers::{News, Prepared, What};
 impl Core {
     /// Connects to the peers of the config. What is wrong with their files keeps nobody from steering.
     pub(super) fn start_peers(&mut self) {
+        self.peers.go_on(&self.paths.run_dir);
         match prepare(&self.config) {
             Ok(prepared) => self.peers.follow(prepared),
             Err(error) => {
@@ -62,8 +63,13 @@ impl Core {
         let Some(own) = self.config.peers.as_ref().map(|own| own.name.clone()) else { return };
         for (vm, step) in self.peers.unseen(peer, migrations) {
             let here = self.host.here.iter().any(|one| one.is_same(vm));
+            let mut id = vm_id(vm);
+            if self.host.here.iter().any(|one| one.name == vm.name && !one.is_same(vm)) {
+                // Another VM has that name here.
+                id.name = None;
+            }
             match step.event(&own, peer, here, migration::now()) {
-                Some(event) => self.migrations.stream.tell(vm_id(vm), event),
+                Some(event) => self.migrations.stream.tell(id, event),
                 None => tracing::debug!("peer {peer} says of {}: {}", vm.name, step.what),
             }
         }

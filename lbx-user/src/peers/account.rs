@@ -167,6 +167,16 @@ impl Ledger {
         self.accounts.len() != before
     }
 
+    /// What an earlier daemon of this boot has told.
+    pub(super) const fn of(accounts: Vec<(Micros, Account)>) -> Self {
+        Self { accounts }
+    }
+
+    /// All of them, each with the time of its last step.
+    pub(super) fn dated(&self) -> &[(Micros, Account)] {
+        &self.accounts
+    }
+
     /// All of them.
     pub fn list(&self) -> Vec<Account> {
         self.accounts.iter().map(|(_, account)| account.clone()).collect()
@@ -174,7 +184,7 @@ impl Ledger {
 }
 
 /// How much of what a peer tells was heard before: the last step of each account.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Seen(BTreeMap<u64, u64>);
 
 impl Seen {

@@ -1,0 +1,50 @@
+//! Hosts that are each other's peers.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::lab::{Lab, Lbx, addr};
+
+/// What host `h` is called.
+pub fn name(host: usize) -> String {
+    format!("kvm{}", host + 1)
+}
+
+/// The lines of a host's file: it is called `own`, has its files in `dir`, and knows all other hosts of the lab.
+pub fn top(lab: &Lab, host: usize, own: &str, dir: &Path) -> String {
+    let (at, dir) = (|host: usize| format!("{}:9346", addr::host(host).v4), dir.display());
+    let mut text = format!(
+        "[peers]\nname = \"{own}\"\nlisten = \"{}\"\nca = \"{dir}/ca.pem\"\ncertificate = \"{dir}/{own}.pem\"\n\
+         key = \"{dir}/{own}.key\"\n",
+        at(host)
+    );
+    for other in (0..lab.hosts.len()).filter(|other| *other != host) {
+        text.push_str(&format!("[[peer]]\nname = \"{}\"\naddress = \"{}\"\n", name(other), at(other)));
+    }
+    text
+}
+
+/// Makes a CA and certificates the way an operator does; what the verb says.
+pub fn certificates(lbx: &Lbx, dir: &Path, names: &[&str]) -> anyhow::Result<String> {
+    let dir = dir.display().to_string();
+    lbx.cli(&[&["peers", "init", &dir], names].concat())
+}
+
+/// Waits until something holds; else says what all hosts say of peers, targets and migrations.
+///
+/// # Panics
+/// It does not.
+pub fn until(lbx: &[Lbx], what: &str, holds: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        let say = |lbx: &Lbx| {
+            let verbs = [&["peers"][..], &["targets"], &["migrations", "-v"]];
+            let said = verbs.map(|verb| lbx.cli(verb).unwrap_or_default());
+            format!("{}\n{}", said.join("\n"), lbx.log())
+        };
+        let story = || lbx.iter().map(say).collect::<Vec<_>>().join("\n---\n");
+        assert!(start.elapsed() < Duration::from_secs(60), "{what}\n{}", story());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    eprintln!("{what} after {:?}", start.elapsed());
+}
