@@ -29,7 +29,26 @@ impl Core {
 
     /// What is on this host now.
     pub(super) fn tell_peers(&self) {
-        self.peers.tell_vms(self.host.here.clone());
+        if self.config.peers.is_none() {
+            return;
+        }
+        let mut here = self.host.here.clone();
+        for vm in &mut here {
+            vm.runs = self.runs_here(&vm_id(vm));
+        }
+        self.peers.tell_vms(here);
+    }
+
+    /// What peers say of VMs that migrate, for when nobody else says anything.
+    fn hear_vms(&mut self) {
+        let open: Vec<VmId> = self.migrations.ledger.open.values().map(|record| record.vm.clone()).collect();
+        for id in open {
+            let (vm, absent) = (vm_here(&id), self.runs_here(&id) == Some(false));
+            let says = self.peers.table.say(&vm, absent);
+            for (peer, runs) in says {
+                self.peer_says(&id, &peer, runs);
+            }
+        }
     }
 
     /// Something was news to the core: peers are told, unless it is from one of them. All of them hear each other.
@@ -49,12 +68,17 @@ impl Core {
         if self.peers.ledger.note(id, vm, &told.event, &own.name) {
             self.peers.tell_migrations();
         }
+        self.tell_peers();
     }
 
     /// Once a second.
     pub(super) fn peers_tick(&mut self) {
         if self.peers.ledger.forget(migration::now()) {
             self.peers.tell_migrations();
+        }
+        if !self.migrations.ledger.open.is_empty() {
+            self.tell_peers();
+            self.hear_vms();
         }
     }
 
@@ -80,7 +104,10 @@ impl Core {
         match &news.what {
             What::Heard { anew } => tracing::debug!("peer {} is heard, anew: {anew}", news.peer),
             What::Lost { why } => tracing::debug!("peer {} is lost: {why}", news.peer),
-            What::Vms(vms) => tracing::debug!("peer {} has {} VMs", news.peer, vms.len()),
+            What::Vms(vms) => {
+                tracing::debug!("peer {} has {} VMs", news.peer, vms.len());
+                self.hear_vms();
+            }
             What::Migrations(migrations) => self.hear_migrations(&news.peer, migrations),
         }
     }

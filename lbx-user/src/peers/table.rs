@@ -194,6 +194,22 @@ impl Shared {
         counted
     }
 
+    /// What each peer that is heard says of a VM: whether it runs there. Of a VM that is not on this host (`absent`)
+    /// a process on another host says enough, where its lbx knows no more.
+    pub fn say(&self, vm: &VmHere, absent: bool) -> Vec<(String, bool)> {
+        let table = self.lock();
+        let heard = table.rows.iter().filter(|(_, row)| row.from.up.is_some());
+        heard
+            .filter_map(|(peer, row)| {
+                let runs = match row.vms.iter().find(|one| one.is_same(vm)) {
+                    Some(one) => one.runs.or(absent.then_some(true))?,
+                    None => false,
+                };
+                Some((peer.clone(), runs))
+            })
+            .collect()
+    }
+
     pub(super) fn refuse(&self, from: SocketAddr, kind: &'static str, why: String) {
         let mut table = self.lock();
         *table.refused.entry(kind).or_default() += 1;
@@ -234,6 +250,32 @@ mod tests {
         assert!(shared.lock().rows["b"].from.up.is_none());
         assert!(shared.heard_first("b", hello("2")).1);
         assert!(!shared.heard("stranger", 0, None));
+    }
+
+    #[test]
+    fn what_a_peer_has_and_what_runs_there() {
+        let vm = |runs| VmHere { name: "web-1".into(), uuid: None, macs: Vec::new(), runs };
+        let other = VmHere { name: "web-2".into(), ..vm(Some(true)) };
+        let shared = Shared::default();
+        let row = |vms: Vec<VmHere>, up: bool| Row {
+            address: "10.0.0.2:9346".parse().unwrap(),
+            to: Line::default(),
+            from: Line { up: up.then(Instant::now), ..Line::default() },
+            heard: None,
+            hello: None,
+            vms,
+            newest: 0,
+        };
+        let has = [
+            ("a", row(vec![vm(Some(true))], false)),
+            ("b", row(vec![vm(Some(false))], true)),
+            ("c", row(vec![vm(None), other], true)),
+            ("d", row(Vec::new(), true)),
+        ];
+        shared.lock().rows = has.map(|(name, row)| (name.to_owned(), row)).into();
+        let say = |absent| shared.say(&vm(None), absent).into_iter().map(|(p, runs)| format!("{p} {runs}"));
+        assert_eq!(say(false).collect::<Vec<_>>(), ["b false", "d false"], "a is not heard, c does not know");
+        assert_eq!(say(true).collect::<Vec<_>>(), ["b false", "c true", "d false"]);
     }
 
     #[test]
