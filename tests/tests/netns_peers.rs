@@ -134,7 +134,9 @@ fn a_migration_is_known_on_the_other_host_from_its_start_to_its_end() {
     let mut lbx: Vec<Lbx> =
         (0..2).map(|host| Lbx::new(&lab, host, &config(&lab, host, &name(host), &dir)).unwrap()).collect();
     certificates(&lbx[0], &dir, &["kvm1", "kvm2"]).unwrap();
-    lbx.iter_mut().for_each(|lbx| lbx.run().unwrap());
+    for lbx in &mut lbx {
+        lbx.run().unwrap();
+    }
     until(&lbx, "up", || lbx.iter().all(|lbx| peer(lbx)["state"] == "up"));
     // The first VM of the first host, as the second one knows it.
     let there = format!("web/{}", mac_text(lab.vms[0].mac));

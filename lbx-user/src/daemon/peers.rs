@@ -41,6 +41,11 @@ impl Core {
 
     /// What peers say of VMs that migrate, for when nobody else says anything.
     fn hear_vms(&mut self) {
+        let heard = self.peers.table.heard_now();
+        for record in self.migrations.ledger.open.values_mut() {
+            // Who is silent may say something else by now.
+            record.there.retain(|host, _| heard.contains(host));
+        }
         let open: Vec<VmId> = self.migrations.ledger.open.values().map(|record| record.vm.clone()).collect();
         for id in open {
             let (vm, absent) = (vm_here(&id), self.runs_here(&id) == Some(false));

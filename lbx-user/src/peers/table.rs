@@ -1,6 +1,6 @@
 //! How every peer is: written by the connections, read by the API, metrics and the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -192,6 +192,13 @@ impl Shared {
             }
         });
         counted
+    }
+
+    /// The peers that are heard.
+    pub fn heard_now(&self) -> BTreeSet<String> {
+        let table = self.lock();
+        let heard = table.rows.iter().filter(|(_, row)| row.from.up.is_some());
+        heard.map(|(name, _)| name.clone()).collect()
     }
 
     /// What each peer that is heard says of a VM: whether it runs there. Of a VM that is not on this host (`absent`)
