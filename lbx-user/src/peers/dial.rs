@@ -16,15 +16,17 @@ use crate::config::Peer;
 const FIRST: Duration = Duration::from_millis(100);
 /// The longest.
 const LONGEST: Duration = Duration::from_secs(5);
+/// A connection that lasted longer than this was one: its end is no reason to hesitate.
+const LIVED: Duration = Duration::from_secs(1);
 
 /// Keeps the peer told, until it is aborted.
 pub(super) async fn run(own: Own, peer: Peer, mut told: watch::Receiver<Told>) {
     let mut pause = FIRST;
     loop {
-        let mut reached = false;
+        let mut reached = None;
         let why = tell(&own, &peer, &mut told, &mut reached).await;
         own.table.unreachable(&peer.name, &why.to_string());
-        if reached {
+        if reached.is_some_and(|at: Instant| at.elapsed() > LIVED) {
             pause = FIRST;
         }
         sleep(spread(pause, &peer.name)).await;
@@ -43,7 +45,12 @@ fn spread(pause: Duration, name: &str) -> Duration {
 }
 
 /// One connection; why it ended.
-async fn tell(own: &Own, peer: &Peer, told: &mut watch::Receiver<Told>, reached: &mut bool) -> Error {
+async fn tell(
+    own: &Own,
+    peer: &Peer,
+    told: &mut watch::Receiver<Told>,
+    reached: &mut Option<Instant>,
+) -> Error {
     let connect = async {
         let stream = TcpStream::connect(peer.address).await?;
         stream.set_nodelay(true)?;
@@ -62,7 +69,7 @@ async fn tell(own: &Own, peer: &Peer, told: &mut watch::Receiver<Told>, reached:
         Ok(Err(error)) => return error,
         Err(_) => return Error::Silent,
     }
-    *reached = true;
+    *reached = Some(Instant::now());
     own.table.reached(&peer.name);
     match keep(own, peer, &mut reader, &mut writer, told).await {
         Err(error) => error,

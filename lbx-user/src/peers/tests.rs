@@ -171,6 +171,6 @@ async fn what_makes_no_sense_closes_the_connection_and_nothing_else() {
         assert_eq!(a.table.lock().refused[kind], before + 1, "{why}");
     }
     // Still there for who speaks properly.
-    let (_b, _) = start(&config(dir.path(), ("b", 22), &[("a", 21)]));
+    let (_b, _heard_by_b) = start(&config(dir.path(), ("b", 22), &[("a", 21)]));
     until("b", &a, |table| both_up(table, "b")).await;
 }
