@@ -174,9 +174,18 @@ impl Vm {
         self.qmp_paths(&self.seat())[1].clone()
     }
 
-    /// Both QMP sockets of its QEMU in a seat: the tests', and lbx's.
+    /// Both QMP sockets of its QEMU in a seat: the tests', and lbx's. They depend on the place alone, so that a host's
+    /// config can say where they are.
     pub fn qmp_paths(&self, seat: &Seat) -> [PathBuf; 2] {
-        ["qmp", "qmp2"].map(|kind| self.dir.join(format!("{}.{kind}", seat.name(&self.spec.name))))
+        let name = &self.spec.name;
+        let place = if seat.host != self.home.0 {
+            format!("{name}-on{}", seat.host)
+        } else if seat.port == self.home.1 {
+            name.clone()
+        } else {
+            format!("{name}-{}", seat.port)
+        };
+        ["qmp", "qmp2"].map(|kind| self.dir.join(format!("{place}.{kind}")))
     }
 
     /// Connects to the guest's QMP socket.
