@@ -51,11 +51,13 @@ pub enum Name {
     Steady,
     /// Live migrations under load, with lbx aware of them, unaware, and without lbx.
     Migrate,
+    /// From a queue that grows to its weight.
+    Reaction,
 }
 
 impl Name {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Path,
         Self::Profile,
         Self::Flows,
@@ -66,6 +68,7 @@ impl Name {
         Self::Balance,
         Self::Steady,
         Self::Migrate,
+        Self::Reaction,
     ];
 }
 
@@ -102,5 +105,6 @@ pub fn run(name: Name, settings: &Settings, report: &mut Report) -> Result<()> {
         Name::Balance => balance::run(settings, report),
         Name::Steady => balance::steady(settings, report),
         Name::Migrate => migrate::run(settings, report),
+        Name::Reaction => balance::reaction(settings, report),
     }
 }

@@ -6,6 +6,7 @@ mod open;
 mod place;
 pub mod plot;
 mod plots;
+mod reaction;
 mod steady;
 mod watch;
 
@@ -21,6 +22,7 @@ use self::watch::Weighed;
 use super::{Report, Settings, clock};
 use crate::demo::Claim;
 
+pub use reaction::run as reaction;
 pub use steady::run as steady;
 
 /// Milliseconds that a request takes of a worker.

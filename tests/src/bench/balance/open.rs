@@ -36,7 +36,7 @@ pub struct Sent {
 impl Plan {
     /// Poisson arrivals at a rate (a second) for so long.
     pub fn new(seed: u64, rate: f64, time: Duration) -> Self {
-        let (mut random, mut at, mut due) = (Random(seed), 0.0, Vec::new());
+        let (mut random, mut at, mut due) = (Random::new(seed), 0.0, Vec::new());
         loop {
             at -= (1.0 - random.next()).ln() / rate;
             if at >= time.as_secs_f64() {
@@ -99,11 +99,16 @@ fn ask(server: SocketAddr, source: Option<IpAddr>, until: Instant) -> Result<Str
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
+    /// The same numbers for the same seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// From 0 to 1, without 1.
-    fn next(&mut self) -> f64 {
+    pub fn next(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
