@@ -119,6 +119,6 @@ pub fn config(lab: &Lab) -> String {
     // What a VM has left itself: on a machine that is busy with other things the host has nothing left for any of them.
     flex.keys = String::from("weights = \"adaptive\"\navailability = \"vm\"");
     // Quicker than it would be by itself: somebody is watching.
-    let top = String::from("[weights]\nslow = \"1s\"\n");
+    let top = String::from("[weights]\nslow = \"1s\"\n[measure]\nresponse = 8\n");
     File { top, ..File::of_guests(vec![web, api, flex]) }.text()
 }

@@ -60,6 +60,30 @@ fn it_converges_to_what_an_oracle_would_have_chosen() {
     }
 }
 
+/// What `bench balance` does with real guests: four workers each that only wait, the last guest four times as slow.
+#[test]
+fn the_guests_of_the_bench_are_served_as_by_an_oracle() {
+    let world = |load: f64, seed| {
+        let guests = [0.04, 0.04, 0.04, 0.16].map(|service| Server::workers(4, service, false));
+        World::new(guests.into(), load * 325.0, seed)
+    };
+    for (load, worst) in [(0.4, 1.2), (0.7, 1.3)] {
+        for seed in 1..=3 {
+            let [mut adaptive, mut oracle, mut fixed] = [(); 3].map(|()| world(load, seed));
+            (oracle.adaptive, oracle.weights) = (false, [100.0, 100.0, 100.0, 25.0].into());
+            fixed.adaptive = false;
+            let [adaptive, oracle, fixed] = [&mut adaptive, &mut oracle, &mut fixed].map(|world| {
+                world.run(32.0);
+                world.quantile(12.0, 0.99)
+            });
+            let told = format!(
+                "at {load}, seed {seed}: adaptive {adaptive:.3} oracle {oracle:.3} static {fixed:.3}"
+            );
+            assert!(adaptive <= worst * oracle && 5.0 * adaptive <= fixed, "{told}");
+        }
+    }
+}
+
 #[test]
 fn ten_minutes_of_constant_load_leave_weights_alone() {
     for load in [0.4, 0.7] {

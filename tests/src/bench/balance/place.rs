@@ -115,7 +115,9 @@ impl Place {
         }
         // The lab asks the guests for their addresses, so its config is made in two steps.
         let mut scenario = Scenario::start(spec, &[])?;
-        let file = File { flows: Some(65_536), ..File::of_guests(services(&scenario)) };
+        // A few hundred connections a second: each can be timed.
+        let top = String::from("[measure]\nresponse = 1\n");
+        let file = File { top, flows: Some(65_536), ..File::of_guests(services(&scenario)) };
         scenario.lbx.push(crate::lab::Lbx::start(&scenario.lab, 0, &file.text())?);
         let proxy = proxy(&scenario)?;
         route(&scenario)?;

@@ -15,7 +15,7 @@ use crate::demo::Claim;
 const LOAD: f64 = 0.7;
 /// Weights may move for so long.
 const SETTLE: Duration = Duration::from_secs(10);
-/// By how much a weight may move afterwards, per cent of what it is in the middle.
+/// By how much a share may move afterwards, percentage points.
 const STILL: f64 = 5.0;
 
 /// Loads the guests evenly, for long, and watches the weights.
@@ -27,8 +27,9 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     report.section("steady", "Weights under constant load");
     let time = settings.either(Duration::from_mins(10), Duration::from_mins(1));
     report.say(&format!(
-        "The guests and the load of `bench balance` at {:.0} %, through adaptive weights, for {} s. A weight's movement \
-         is its largest distance from its median after the first {} s, of that median.",
+        "The guests and the load of `bench balance` at {:.0} %, through adaptive weights, for {} s. A guest's share \
+         of new connections is its weight over the sum of all; it moves by its largest distance from its median after \
+         the first {} s.",
         LOAD * 100.0,
         time.as_secs(),
         SETTLE.as_secs()
@@ -37,15 +38,20 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     let plan = Plan::new(SEED, LOAD * total(), time);
     let (_, weighed) = place.load(Arm::Adaptive, &plan, Duration::from_secs(5))?;
     let last = weighed.last().context("no weight was seen")?;
-    let mut rows = vec![["guest", "median", "moves by"].map(String::from).to_vec()];
+    let mut rows = vec![["guest", "share, median", "moves by", "of itself"].map(String::from).to_vec()];
     let mut worst = 0.0;
     for n in 0..last.factors.len() {
         let (median, moves) = movement(&weighed, n, SETTLE);
-        rows.push(vec![format!("vm{}", n + 1), format!("{median:.3}"), format!("{moves:.1} %")]);
+        rows.push(vec![
+            format!("vm{}", n + 1),
+            format!("{median:.2} %"),
+            format!("{moves:.2} points"),
+            format!("{:.0} %", moves / median * 100.0),
+        ]);
         worst = f64::max(worst, moves);
     }
     report.table(&rows);
-    report.claim(Claim::at_most("steady: movement of a weight after 10 s", worst, "%", STILL));
+    report.claim(Claim::at_most("steady: movement of a share after 10 s", worst, "points", STILL));
     if let Some(dir) = &settings.plots {
         let file = dir.join("steady-weights.svg");
         plots::weights("Weights under constant load", &weighed, time).write(&file)?;
@@ -54,14 +60,14 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// The median of a weight after some time, and its largest distance from it, per cent.
+/// The median of a share after some time, per cent, and its largest distance from it, percentage points.
 fn movement(weighed: &[Weighed], guest: usize, after: Duration) -> (f64, f64) {
-    let late = weighed.iter().filter(|one| one.at >= after);
-    let mut factors: Vec<f64> = late.map(|one| one.factors[guest]).collect();
-    factors.sort_by(f64::total_cmp);
-    let (Some(low), Some(high)) = (factors.first(), factors.last()) else { return (f64::NAN, f64::NAN) };
-    let median = factors[factors.len() / 2];
-    (median, (high - median).max(median - low) / median * 100.0)
+    let share = |one: &Weighed| one.factors[guest] / one.factors.iter().sum::<f64>() * 100.0;
+    let mut shares: Vec<f64> = weighed.iter().filter(|one| one.at >= after).map(share).collect();
+    shares.sort_by(f64::total_cmp);
+    let (Some(low), Some(high)) = (shares.first(), shares.last()) else { return (f64::NAN, f64::NAN) };
+    let median = shares[shares.len() / 2];
+    (median, (high - median).max(median - low))
 }
 
 #[cfg(test)]
@@ -77,7 +83,7 @@ mod tests {
         let weighed: Vec<_> =
             [(0, 1.0), (5, 0.3), (10, 0.5), (11, 0.52), (12, 0.5), (13, 0.49)].map(|(s, f)| at(s, f)).into();
         let (median, moves) = movement(&weighed, 1, Duration::from_secs(10));
-        assert!((median - 0.5).abs() < 1e-9 && (moves - 4.0).abs() < 1e-9, "{median} {moves}");
+        assert!((median - 50.0).abs() < 1e-9 && (moves - 2.0).abs() < 1e-9, "{median} {moves}");
         assert!(movement(&weighed, 1, Duration::from_mins(1)).1.is_nan(), "no goal holds for that");
     }
 }
