@@ -94,7 +94,7 @@ fn measure(every: &str, rounds: usize) -> Result<Samples> {
         Ok(f64::from(weight.weight) / f64::from(weight.configured.max(1)))
     };
     let wait = |n: usize, what: &str, holds: &dyn Fn(f64) -> bool| -> Result<Instant> {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         loop {
             let (now, seen) = (weight(n)?, Instant::now());
             if holds(now) {
@@ -106,7 +106,7 @@ fn measure(every: &str, rounds: usize) -> Result<Samples> {
     };
     let (mut random, mut times) = (Random::new(SEED), Samples::new());
     let watched = || Ok(scenario.lbx().json(&["queues"])?["queues"].as_array().map_or(0, Vec::len) == TAPS);
-    ensure!(eventually(Duration::from_secs(60), watched)?, "not all queues are seen; {}", scenario.story());
+    ensure!(eventually(Duration::from_mins(1), watched)?, "not all queues are seen; {}", scenario.story());
     let mut used: Vec<Option<Instant>> = vec![None; TAPS];
     for round in 0..rounds {
         let n = round % TAPS;
