@@ -58,6 +58,7 @@ pub fn text(core: &Core) -> Result<String> {
     services(core, &mut book)?;
     targets(core, &mut book)?;
     peers(core, &mut book);
+    migrations(core, &mut book);
     measured(&core.board.lock(), Instant::now(), core.config.measure.stale(), &mut book);
     let mut text = String::new();
     encode(&mut text, &book.0)?;
@@ -84,6 +85,24 @@ fn instance(core: &Core, book: &mut Book) -> Result<()> {
     });
     book.gauge("health_up", "The target passes the check", up);
     Ok(())
+}
+
+fn migrations(core: &Core, book: &mut Book) {
+    let ledger = &core.migrations.ledger;
+    let under_way = ledger.open.values().map(|record| {
+        let machine = &record.machine;
+        let labels = [("role", machine.role.name()), ("phase", machine.phase.name())];
+        let labels = labels.map(|(name, value)| (name, value.to_owned()));
+        ([("vm", record.vm.to_string())].into_iter().chain(labels).collect(), 1.0)
+    });
+    book.gauge(
+        "migration",
+        "Migrations that want something of targets, by what this host is to them",
+        under_way,
+    );
+    let ended = ledger.ended();
+    let ended = ended.iter().map(|(phase, count)| (vec![("phase", phase.name().to_owned())], *count));
+    book.counter("migrations_ended", "Migrations that ended, and how", ended);
 }
 
 fn services(core: &Core, book: &mut Book) -> Result<()> {

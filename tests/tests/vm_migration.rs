@@ -110,3 +110,36 @@ fn a_guest_that_is_stopped_is_blackholed_at_once_and_back_when_it_resumes() {
     until(&lbx, "active after all", || row(&lbx, "udp/vm1")["effective"] == "active");
     assert!(!lbx.log().contains("panicked"), "{}", lbx.log());
 }
+
+/// The last migration of vm1 on a host, if there is one.
+fn migration(lbx: &Lbx) -> Value {
+    let all = lbx.json(&["migrations"]).unwrap();
+    all["migrations"].as_array().unwrap().last().cloned().unwrap_or_default()
+}
+
+#[test]
+fn a_live_migration_is_followed_by_its_source() {
+    need_root();
+    let mut spec = LabSpec::hosts(&[1, 0], VmKind::Guest);
+    spec.hosts[0].vms.push(VmSpec::stand_in("vm2"));
+    spec.clients[0].offloads = Offloads::sender(false);
+    let mut lab = Lab::start(spec).unwrap();
+    let qmp = lab.vms[0].qmp_path_for_lbx().display().to_string().replace("vm1", "{vm}");
+    let top = format!("[measure]\nqmp = \"{qmp}\"\n[migration]\nslow_start = \"2s\"\n");
+    let file = |targets: Vec<Target>| {
+        let service = Service::dsr("udp", addr::vip(0), "udp", echo::PORT, targets);
+        File { top: top.clone(), ..File::of_guests(vec![service]) }.text()
+    };
+    let source =
+        Lbx::start(&lab, 0, &file(vec![Target::guest(&lab.vms[0]), Target::stand_in(0, 1)])).unwrap();
+    until(&source, "vm1 is active", || row(&source, "udp/vm1")["effective"] == "active");
+    let timeline = lab.migrate("vm1", 1).unwrap();
+    until(&source, "moved", || row(&source, "udp/vm1")["effective"] == "moved");
+    let record = migration(&source);
+    let events: Vec<_> =
+        record["events"].as_array().unwrap().iter().map(|e| e["event"].as_str().unwrap()).collect();
+    assert_eq!(record["role"], "source", "{record}");
+    for phase in ["transferring", "stopped", "handed_over"] {
+        assert!(events.contains(&phase), "{record}\n{timeline:?}");
+    }
+}

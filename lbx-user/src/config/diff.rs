@@ -259,7 +259,6 @@ fn migration(config: &Config) -> Fields {
     let (migration, watchdog) = (&config.migration, &config.migration.watchdog);
     vec![
         ("blackhole", word(&migration.blackhole)),
-        ("stopped", word(&migration.stopped)),
         ("share", migration.share.to_string()),
         ("drain", format_duration(migration.drain)),
         ("slow_start", format_duration(migration.slow_start)),

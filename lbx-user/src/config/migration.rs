@@ -13,8 +13,6 @@ use super::raw::Table;
 pub struct Migration {
     /// When packets to the VM are dropped: only while it is stopped, or for the whole transfer.
     pub blackhole: Blackhole,
-    /// What happens to packets while it is stopped.
-    pub stopped: Stopped,
     /// Share of its new flows that it keeps until it is stopped, per cent.
     pub share: u8,
     /// How long `announce --wait` waits for its flows to end unless it is told otherwise.
@@ -35,16 +33,6 @@ pub enum Blackhole {
     Migration,
 }
 
-/// `migration.stopped`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Stopped {
-    /// They are dropped, and counted.
-    Drop,
-    /// They wait at the destination.
-    Hold,
-}
-
 /// `migration.watchdog`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Watchdog {
@@ -63,7 +51,6 @@ impl Default for Migration {
         let limits = Rules::default().limits;
         Self {
             blackhole: Blackhole::Stopped,
-            stopped: Stopped::Drop,
             share: 0,
             drain: Duration::from_mins(1),
             slow_start: Duration::from_secs(10),
@@ -83,7 +70,8 @@ impl Migration {
         let micros = |time: Duration| time.as_micros() as u64;
         Rules {
             blackhole_all: self.blackhole == Blackhole::Migration,
-            hold: self.stopped == Stopped::Hold,
+            // The datapath has no way yet to let packets wait at the destination.
+            hold: false,
             share: u16::from(self.share) * 10,
             slow_start: micros(self.slow_start),
             limits: Limits {
@@ -102,9 +90,6 @@ pub(super) fn migration(table: &Table<'_, '_>) -> Migration {
     let words = [("stopped", Blackhole::Stopped), ("migration", Blackhole::Migration)];
     if let Some(blackhole) = choice(table, "blackhole", &words) {
         migration.blackhole = blackhole;
-    }
-    if let Some(stopped) = choice(table, "stopped", &[("drop", Stopped::Drop), ("hold", Stopped::Hold)]) {
-        migration.stopped = stopped;
     }
     if let Some(share) = table.integer("share", 0..=100) {
         migration.share = share.value as u8;
@@ -144,11 +129,11 @@ mod tests {
     fn what_is_said_counts_and_the_rest_has_defaults() {
         let config = Config::parse("f", "").unwrap();
         assert_eq!(config.migration.rules(), Rules::default());
-        let text = "[migration]\nblackhole = \"migration\"\nstopped = \"hold\"\nshare = 5\nslow_start = \"30s\"\n\
+        let text = "[migration]\nblackhole = \"migration\"\nshare = 5\nslow_start = \"30s\"\n\
                     watchdog = { stopped = \"4s\" }\n";
         let migration = Config::parse("f", text).unwrap().migration;
         let rules = migration.rules();
-        assert_eq!((rules.blackhole_all, rules.hold, rules.share), (true, true, 50));
+        assert_eq!((rules.blackhole_all, rules.hold, rules.share), (true, false, 50));
         assert_eq!((rules.slow_start, rules.limits.stopped), (30_000_000, 4_000_000));
         assert_eq!(rules.limits.resumed, Rules::default().limits.resumed);
     }
@@ -157,7 +142,6 @@ mod tests {
     fn what_is_wrong_is_told_with_its_line() {
         for (text, line, says) in [
             ("blackhole = \"never\"", 2, "stopped, migration"),
-            ("\nstopped = \"wait\"", 3, "drop, hold"),
             ("share = 101", 2, "outside 0 to 100"),
             ("drain = \"0s\"", 2, "outside 1s"),
             ("watchdog = { stoped = \"5s\" }", 2, "`stopped`"),

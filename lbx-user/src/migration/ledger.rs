@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use lbx_common::migration::{
-    Event, Facts, Heard, Here, Machine, Micros, Place, Rules, Source, There, Want, What,
+    Event, Facts, Heard, Here, Machine, Micros, Phase, Place, Rules, Source, There, Want, What,
 };
 
 use super::{Told, VmId};
@@ -154,6 +154,7 @@ pub struct Ledger {
     /// Those that ended, the last one last.
     pub past: VecDeque<Record>,
     pub(super) next: u64,
+    pub(super) ended: BTreeMap<Phase, u64>,
 }
 
 impl Ledger {
@@ -187,7 +188,13 @@ impl Ledger {
         self.open.insert(about.key, record);
     }
 
+    /// How many ended how since the daemon started.
+    pub const fn ended(&self) -> &BTreeMap<Phase, u64> {
+        &self.ended
+    }
+
     fn archive(&mut self, record: Record) {
+        *self.ended.entry(record.machine.phase).or_default() += 1;
         if self.past.len() == KEPT {
             self.past.pop_front();
         }
