@@ -237,7 +237,7 @@ impl Machine {
 
     /// What follows for the VM's targets on this host at a time.
     pub fn want(&self, now: Micros, rules: &Rules) -> Want {
-        let share = if self.role == Role::Destination { 0 } else { rules.share.min(1000) };
+        let share = rules.share.min(1000);
         let drain = if share >= 1000 { Want::Nothing } else { Want::Drain(share) };
         let grow = || match grown(now.saturating_sub(self.grows.unwrap_or(self.since)), rules) {
             Some(share) if !self.pause => Want::Grow(share),
@@ -247,7 +247,9 @@ impl Machine {
             return Want::Down;
         }
         match (self.phase, self.role) {
-            (Phase::Announced, _) | (Phase::Transferring | Phase::Stopped, Role::Destination) => drain,
+            // It runs elsewhere still: flows that are known here went there before, and go on.
+            (Phase::Announced | Phase::Transferring | Phase::Stopped, Role::Destination) => Want::Moved,
+            (Phase::Announced, _) => drain,
             (Phase::Transferring, _) if rules.blackhole_all => Want::Blackhole,
             (Phase::Transferring, _) => drain,
             (Phase::Stopped, Role::Source) if rules.hold && !self.pause => Want::Hold,
@@ -267,7 +269,7 @@ impl Machine {
         match (self.phase, self.role, self.paused) {
             (Phase::Failed | Phase::Cancelled, Role::Destination, paused) => match (self.place, paused) {
                 (_, Some(false)) | (Some(Place::Here), None) => Want::Nothing,
-                _ => Want::Down,
+                _ => Want::Moved,
             },
             // Its monitor has said that it is stopped, and will say when it is not.
             (Phase::Failed | Phase::Cancelled, Role::Source, Some(true)) => Want::Blackhole,
