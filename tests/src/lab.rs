@@ -22,6 +22,7 @@ pub mod guest;
 pub mod image;
 pub mod lbx;
 pub mod left;
+pub mod libvirt;
 pub mod migrate;
 pub mod nested;
 pub mod netns;
@@ -37,6 +38,7 @@ pub mod topology;
 pub mod vm;
 
 pub use lbx::Lbx;
+pub use libvirt::Libvirtd;
 pub use migrate::{Migration, Timeline};
 pub use netns::Netns;
 pub use spec::{ClientSpec, HostSpec, LabSpec, VmKind, VmSpec};

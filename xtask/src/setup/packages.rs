@@ -12,7 +12,7 @@ use crate::paths;
 use crate::process::{Cmd, interrupted};
 
 /// What is needed: the package, and the program that shows that it is there.
-const NEEDED: [(&str, &str); 14] = [
+const NEEDED: [(&str, &str); 16] = [
     ("qemu-system-x86", "qemu-system-x86_64"),
     ("iproute2", "ip"),
     ("ethtool", "ethtool"),
@@ -27,6 +27,9 @@ const NEEDED: [(&str, &str); 14] = [
     ("bpftool", "bpftool"),
     ("xz-utils", "xz"),
     ("kmod", "modprobe"),
+    // Without the package that starts it: the tests run their own, in namespaces.
+    ("libvirt-daemon", "libvirtd"),
+    ("libvirt-clients", "virsh"),
 ];
 
 /// What the bench of real programs needs besides: references to measure against, and servers.
