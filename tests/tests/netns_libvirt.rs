@@ -190,10 +190,10 @@ async fn live_migration_between_two_daemons() {
             let mine = all.into_iter().filter(|one| one["role"] == role);
             mine.map(|one| format!("{} {}", one["phase"], one["place"])).collect::<Vec<_>>()
         };
-        while !(ends().len() == 2
-            && ends()[0].contains("failed")
-            && ends()[1] == format!("\"done\" \"{end}\""))
-        {
+        let done = format!("\"done\" \"{end}\"");
+        let as_expected =
+            |ends: &[String]| matches!(ends, [first, second] if first.contains("failed") && *second == done);
+        while !as_expected(&ends()) {
             assert!(Instant::now() < deadline, "{role}: {:?}\n{}", ends(), lbx.log());
             sleep(Duration::from_millis(50)).await;
         }
