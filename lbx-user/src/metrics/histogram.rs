@@ -33,7 +33,7 @@ impl Collector for Responses {
 /// Upper bounds in seconds with what each bucket counts; the last has no bound.
 fn buckets(response: &Response) -> Vec<(f64, u64)> {
     let last = response.buckets.len() - 1;
-    let bound = |n: usize| if n == last { f64::MAX } else { upper(n) as f64 / 1e6 };
+    let bound = |n: usize| if n == last { f64::INFINITY } else { upper(n) as f64 / 1e6 };
     response.buckets.iter().enumerate().map(|(n, count)| (bound(n), *count)).collect()
 }
 
@@ -54,7 +54,7 @@ mod tests {
         for line in [
             "lbx_target_response_seconds_count{target=\"a\"} 5",
             "lbx_target_response_seconds_sum{target=\"a\"} 0.003",
-            "lbx_target_response_seconds_bucket{le=\"1e-6\",target=\"a\"} 1",
+            "lbx_target_response_seconds_bucket{le=\"0.000001\",target=\"a\"} 1",
             "lbx_target_response_seconds_bucket{le=\"0.001024\",target=\"a\"} 4",
             "lbx_target_response_seconds_bucket{le=\"+Inf\",target=\"a\"} 5",
         ] {
