@@ -5,6 +5,7 @@ pub mod fate;
 pub mod pick;
 pub mod place;
 pub mod plain;
+pub mod queue;
 pub mod rate;
 pub mod slow;
 pub mod vlan;

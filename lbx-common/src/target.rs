@@ -145,6 +145,8 @@ pub mod flags {
     pub const IN_USE: u16 = 1;
     /// The return path may translate without a recorded flow: the port serves only this service.
     pub const EXCLUSIVE: u16 = 2;
+    /// Frames are put into the queue that their flow is bound to ([`crate::steer::queue`]).
+    pub const QUEUES: u16 = 0x100;
 }
 
 /// One target. One cache line; user space maps the array and stores fields in place.

@@ -28,8 +28,8 @@ mod verdict;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use programs::{
-    back, clock, depth, enter, slow_answer, slow_headers, slow_icmp, slow_later, slow_moved, slow_reject,
-    slow_too_big, tc, whole, xdp as native,
+    back, clock, cpu, depth, enter, slow_answer, slow_headers, slow_icmp, slow_later, slow_moved,
+    slow_reject, slow_too_big, tc, whole, xdp as native,
 };
 
 /// Frames from outside, before the kernel makes them skbs.
@@ -64,6 +64,12 @@ pub fn lbx_clock(ctx: XdpContext) -> u32 {
 #[xdp]
 pub fn lbx_depth(ctx: XdpContext) -> u32 {
     depth::run(&ctx)
+}
+
+/// Frames whose queue is chosen, on the CPU that hits it, behind `cpus`.
+#[xdp(map = "cpumap")]
+pub fn lbx_cpu(ctx: XdpContext) -> u32 {
+    cpu::run(&ctx)
 }
 
 /// ARP, neighbour solicitation and echo, behind `xdp_tail`.

@@ -10,8 +10,9 @@ use crate::slow::inside::Inside;
 use crate::slow::locate::Located;
 use crate::steps::back::BackQuery;
 use aya_ebpf::Global;
-use aya_ebpf::btf_maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, CpuMap, DevMap, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::macros::btf_map;
+use lbx_common::addr::Mac;
 use lbx_common::control::{Absent, Control};
 use lbx_common::elsewhere::Elsewhere;
 use lbx_common::event::Event;
@@ -117,6 +118,15 @@ pub static PORT_NEAR: Array<NearPort, { NEAR_PORTS as usize }, MMAPABLE> = Array
 /// The ports' devices, at the index of the port.
 #[btf_map(name = "tx")]
 pub static TX: DevMap<{ MAX_PORTS as usize }> = DevMap::new();
+
+/// CPUs that frames are handed to, so that they land in the queue of their choice: entered only while some target's
+/// queues are chosen.
+#[btf_map(name = "cpus")]
+pub static CPUS: CpuMap<1> = CpuMap::new();
+
+/// Index of the port by the MAC of a target whose queues are chosen.
+#[btf_map(name = "queue_ports")]
+pub static QUEUE_PORTS: HashMap<Mac, u32, { MAX_TARGETS as usize }> = HashMap::new();
 
 /// Counters by target.
 #[btf_map(name = "target_stats")]

@@ -2,6 +2,7 @@
 
 pub mod back;
 pub mod clock;
+pub mod cpu;
 pub mod depth;
 pub mod enter;
 pub mod slow_answer;

@@ -14,6 +14,7 @@ mod btf;
 mod caps;
 mod clock;
 mod counters;
+mod cpus;
 mod error;
 mod events;
 mod flips;

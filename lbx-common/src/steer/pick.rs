@@ -1,5 +1,8 @@
 //! Power of two choices: which of two candidates a new flow goes to.
 
+use crate::flow::TargetWord;
+use crate::target::{Target, flags};
+
 /// Members that are asked for a second candidate when the flow's slots name only one target.
 pub const ASKED: u32 = 8;
 
@@ -12,6 +15,12 @@ pub struct Load {
     pub open: u32,
     /// Its weight.
     pub weight: u32,
+}
+
+/// Whether a word names the place that another names: the target, and the queue too where queues are chosen.
+#[inline(always)]
+pub const fn is_same_place(first: TargetWord, word: TargetWord, target: &Target) -> bool {
+    word.target() == first.target() && (target.flags & flags::QUEUES == 0 || word.queue() == first.queue())
 }
 
 /// Whether the second candidate's queue is shorter: (frames + open flows) per weight. Both were drawn by weight, so

@@ -63,7 +63,7 @@ impl Facts {
             // The generation, and above it the delivery.
             && self.way >> 48 == (REDIRECT << 8 | (word.0 >> 24) as u64)
             && (self.way >> 32) & 0xff <= Forward::Nat as u64
-            && self.place & (target_flags::IN_USE as u64) << 48 != 0
+            && (self.place >> 48) as u16 & (target_flags::IN_USE | target_flags::QUEUES) == target_flags::IN_USE
             && self.place & 0xffff != ingress as u64
             && tag.suits((self.place >> 16) as u16)
             && bytes <= (self.place >> 32) & 0xffff
@@ -161,6 +161,8 @@ mod tests {
         }
         assert!(!takes(target, TargetWord::new(9, 0, 2), 0, none, 1500), "another generation");
         assert!(!takes(Target { flags: 0, ..target }, word, 0, none, 1500), "not in use");
+        let queues = target_flags::IN_USE | target_flags::QUEUES;
+        assert!(!takes(Target { flags: queues, ..target }, word, 0, none, 1500), "its queues are chosen");
         assert!(!takes(Target { deliver: Deliver::Bridge as u8, ..target }, word, 0, none, 1500));
         assert!(!takes(Target { forward: Forward::Encap as u8, ..target }, word, 0, none, 1500));
         assert!(!takes(target, word, 4, none, 1500), "back where it came from");

@@ -74,6 +74,9 @@ pub trait Frame: Copy {
 
     /// Sends the frame out of a port, past the bridge.
     fn redirect(self, port_index: u32, ifindex: u32) -> Result<Action, Reason>;
+    /// Hands the frame to the CPU that puts it into a queue of a tap, where that is another and can be done. `spread`: the
+    /// same for all frames of a flow.
+    fn hand_over(self, queue: u32, queues: u32, spread: u32) -> Option<Action>;
 
     /// Sends the frame back to where it came from; `port_index` is that of its own port.
     fn reflect(self, port_index: u32) -> Result<Action, Reason>;

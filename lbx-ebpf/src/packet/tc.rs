@@ -234,6 +234,12 @@ impl Frame for TcFrame {
     }
 
     #[inline(always)]
+    fn hand_over(self, _queue: u32, _queues: u32, _spread: u32) -> Option<Action> {
+        // The tap itself chooses the queue of an skb.
+        None
+    }
+
+    #[inline(always)]
     fn redirect(self, _port_index: u32, ifindex: u32) -> Result<Action, Reason> {
         // SAFETY: only notes where the frame goes.
         if unsafe { bpf_redirect(ifindex, 0) } == TC_ACT_REDIRECT {

@@ -2,27 +2,32 @@
 
 use super::cursor::Packet;
 use super::frame::Frame;
-use crate::maps::{PORT_OF, TX, XDP_TAIL};
+use crate::maps::{CPUS, PORT_OF, TX, XDP_TAIL};
 use crate::rewrite::nat::Change;
 use crate::verdict::{self, Action};
 use aya_ebpf::EbpfContext;
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{xdp_action::XDP_REDIRECT, xdp_md};
 use aya_ebpf::helpers::generated::{
-    bpf_redirect_map, bpf_tail_call, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_load_bytes,
-    bpf_xdp_store_bytes,
+    bpf_get_smp_processor_id, bpf_redirect_map, bpf_tail_call, bpf_xdp_adjust_head, bpf_xdp_adjust_tail,
+    bpf_xdp_load_bytes, bpf_xdp_store_bytes,
 };
 use aya_ebpf::programs::XdpContext;
 use bytemuck::{AnyBitPattern, NoUninit};
 use core::mem::MaybeUninit;
 use lbx_common::algo::checksum;
 use lbx_common::reason::Reason;
+use lbx_common::steer::queue;
 use lbx_common::steer::slow::Slow;
 use lbx_common::steer::vlan::Tag;
 
 /// Index in `ports` of the port the program is attached to; `u32::MAX` looks it up by the ingress interface.
 #[unsafe(no_mangle)]
 static PORT_INDEX: Global<u32> = Global::new(u32::MAX);
+
+/// CPUs that frames may be handed to, numbered from 0.
+#[unsafe(no_mangle)]
+static CPU_COUNT: Global<u32> = Global::new(0);
 
 /// A frame at XDP.
 #[derive(Clone, Copy)]
@@ -165,6 +170,14 @@ impl Frame for XdpFrame {
         let macs: [u32; 3] = packet.read(4)?;
         packet.write(0, macs)?;
         packet.write(12, [0x8100_u16.to_be(), vid.to_be()])
+    }
+
+    #[inline(always)]
+    fn hand_over(self, queue: u32, queues: u32, spread: u32) -> Option<Action> {
+        // SAFETY: the helper takes nothing.
+        let here = unsafe { bpf_get_smp_processor_id() };
+        let cpu = queue::cpu(queue, queues, CPU_COUNT.load(), here, spread)?;
+        CPUS.redirect(cpu, 0).ok().map(|_| Action::Redirected)
     }
 
     #[inline(always)]

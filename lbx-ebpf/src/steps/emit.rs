@@ -15,7 +15,7 @@ use lbx_common::port::{Port, flags as port_flags};
 use lbx_common::reason::Reason;
 use lbx_common::steer::slow::Slow;
 use lbx_common::steer::{fate, vlan};
-use lbx_common::target::{Deliver, Forward, Target};
+use lbx_common::target::{Deliver, Forward, Target, flags as target_flags};
 
 /// Where a packet goes and on whose behalf.
 #[derive(Clone, Copy)]
@@ -104,6 +104,12 @@ pub fn emit<F: Frame>(frame: F, env: &Env, view: &View, load: Load) -> Outcome {
         }
     }
     retag(frame, view, target.vlan).ok_or(Reason::Internal)?;
+    if !F::SKB && target.flags & target_flags::QUEUES != 0 {
+        let spread = (view.src.0[3] ^ view.ports).wrapping_mul(0x9E37_79B1) >> 16;
+        if let Some(action) = frame.hand_over(load.word.queue() as u32, target.queues as u32, spread) {
+            return Ok(action);
+        }
+    }
     frame.redirect(target.port_index as u32, target.ifindex)
 }
 

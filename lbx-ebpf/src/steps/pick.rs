@@ -11,7 +11,7 @@ use lbx_common::key;
 use lbx_common::limits::REHASHES;
 use lbx_common::reason::Reason;
 use lbx_common::steer::fate::{self, Choice};
-use lbx_common::steer::pick::{ASKED, Load, second_is_shorter};
+use lbx_common::steer::pick::{self, ASKED, Load, second_is_shorter};
 use lbx_common::target::weight_index;
 
 /// Whether the program may read the kernel's memory. User space says so at load; where it is 0, the verifier does not
@@ -43,10 +43,10 @@ extern "C" fn lbx_candidates(hash: u64, service: u32, ingress: u32) -> u64 {
         let h = if n == 0 { hash } else { key::rehash(hash, n) };
         let word = slot(service.table_base.wrapping_add(key::slot(h, len)));
         n += 1;
-        if first != NONE && word.target() == TargetWord(first).target() {
+        let Some(target) = target(word.target()) else { continue };
+        if first != NONE && pick::is_same_place(TargetWord(first), word, target) {
             continue;
         }
-        let Some(target) = target(word.target()) else { continue };
         if !fate::is_same(target, word) || !matches!(fate::choice(target, now, ingress), Choice::Takes) {
             continue;
         }

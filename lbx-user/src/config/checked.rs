@@ -163,6 +163,8 @@ pub struct Service {
     pub deliver: Delivery,
     /// How new flows choose a target.
     pub algorithm: Algorithm,
+    /// Frames at XDP go into the queue of the vNIC that their flow is bound to, whatever CPU they come in on.
+    pub choose_queue: bool,
     /// Whether lbx answers ARP, neighbour solicitation and ping for the VIPs.
     pub answer: Answer,
     /// What happens to a packet when no target is left.

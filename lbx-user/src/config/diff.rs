@@ -304,6 +304,7 @@ fn service(service: &Service) -> Fields {
         ("forward", word(&service.forward)),
         ("deliver", word(&service.deliver)),
         ("algorithm", word(&service.algorithm)),
+        ("choose_queue", service.choose_queue.to_string()),
         ("answer", answer),
         ("no_target", word(&service.no_target)),
         ("bypass_filters", service.bypass_filters.to_string()),

@@ -93,6 +93,7 @@ fn read(table: &Table<'_, '_>, switches: &[At<Switch>], limits: &Limits) -> Opti
         &[("auto", Delivery::Auto), ("redirect", Delivery::Redirect), ("bridge", Delivery::Bridge)],
     );
     let algorithm = algorithm(table);
+    let choose_queue = table.boolean("choose_queue").is_some_and(|flag| flag.value);
     let answer = answer(table);
     let no_target = choice(table, "no_target", &[("reject", NoTarget::Reject), ("drop", NoTarget::Drop)]);
     let bypass_filters = table.boolean("bypass_filters").is_some_and(|flag| flag.value);
@@ -123,6 +124,9 @@ fn read(table: &Table<'_, '_>, switches: &[At<Switch>], limits: &Limits) -> Opti
             Some("limit them by `max_new_flows_per_second`".to_owned()),
         );
     }
+    if choose_queue && deliver == Some(Delivery::Bridge) {
+        table.warn("choose_queue", "with `deliver = \"bridge\"` the tap itself chooses the queue", None);
+    }
     if bypass_filters && deliver == Some(Delivery::Bridge) {
         table.warn("bypass_filters", "with `deliver = \"bridge\"` the filters of a port hold anyway", None);
     }
@@ -142,6 +146,7 @@ fn read(table: &Table<'_, '_>, switches: &[At<Switch>], limits: &Limits) -> Opti
         forward: forward?,
         deliver: deliver.unwrap_or(Delivery::Auto),
         algorithm: algorithm.unwrap_or(Algorithm::Maglev),
+        choose_queue,
         answer: answer.unwrap_or(Answer::Off),
         no_target: no_target.unwrap_or(NoTarget::Reject),
         bypass_filters,

@@ -196,6 +196,10 @@ fn service_want(input: &Input<'_>, service: &Service) -> ServiceWant {
             vlan: local.map_or(0, |link| tag(input.view, link, service, vlan)),
             mtu: local.map_or(1500, |link| link.mtu.min(u32::from(u16::MAX)) as u16),
             exclusive: service.exclusive,
+            choose_queue: service.choose_queue
+                && !one.remote
+                && deliver == Deliver::Redirect
+                && weights.len() > 1,
             deliver: if one.remote { Deliver::Uplink } else { deliver },
             moves: moves(input.view, service, one, vlan),
             weights,

@@ -137,6 +137,8 @@ pub struct TargetWant {
     pub mtu: u16,
     /// Return path without a recorded flow.
     pub exclusive: bool,
+    /// Frames go into the queue their flow is bound to.
+    pub choose_queue: bool,
     /// How frames get into the port.
     pub deliver: Deliver,
     /// Where its flows go when it has moved.

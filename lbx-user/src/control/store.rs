@@ -51,6 +51,8 @@ pub trait Store {
     fn write_target(&mut self, index: u16, target: &Target) -> Result<()>;
     /// Flips a state: one store.
     fn set_state(&mut self, index: u16, state: StateWord) -> Result<()>;
+    /// Stores where the ring of a queue is, of the second queue on; 0 unknown.
+    fn write_ring(&mut self, target: u16, queue: u8, ring: u64) -> Result<()>;
     /// Weight of a queue of a target.
     fn weight(&self, target: u16, queue: u8) -> Result<Weight>;
     /// Writes a weight.
@@ -140,6 +142,9 @@ impl Store for &Maps {
     }
     fn set_state(&mut self, index: u16, state: StateWord) -> Result<()> {
         Ok(Maps::set_state(self, index.into(), state)?)
+    }
+    fn write_ring(&mut self, target: u16, queue: u8, ring: u64) -> Result<()> {
+        Ok(self.write_live_ring(target.into(), queue, ring)?)
     }
     fn weight(&self, target: u16, queue: u8) -> Result<Weight> {
         Ok(Maps::weight(self, target.into(), queue.into())?)

@@ -1,6 +1,6 @@
 //! The maps in memory, and small desired states, for the unit tests of this folder.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -49,6 +49,7 @@ pub fn target(name: &str, ifindex: u32) -> TargetWant {
         vlan: 0,
         mtu: 1500,
         exclusive: false,
+        choose_queue: false,
         deliver: Deliver::Redirect,
         moves: Moves::Nowhere,
         weights: vec![Weight { weight: 100, configured: 100 }],
@@ -95,6 +96,7 @@ pub struct Memory {
     pub addresses: Vec<AddressSpec>,
     pub ports: Vec<Port>,
     pub elsewhere: Vec<Elsewhere>,
+    pub rings: BTreeMap<(u16, u8), u64>,
     pub idle: IdleLimits,
     pub learn: u16,
 }
@@ -245,6 +247,10 @@ impl Store for Memory {
     }
     fn write_elsewhere(&mut self, index: u16, place: &Elsewhere) -> Result<()> {
         self.write(|all| &mut all.elsewhere, index.into(), *place)
+    }
+    fn write_ring(&mut self, target: u16, queue: u8, ring: u64) -> Result<()> {
+        self.rings.insert((target, queue), ring);
+        Ok(())
     }
     fn clear_target_stats(&mut self, _: u16) -> Result<()> {
         Ok(())

@@ -264,7 +264,7 @@ impl Core {
             }
             apply(&mut self.reconciler, &self.datapath, &self.desired)?;
         }
-        self.put_sampling()?;
+        self.put_flow_settings()?;
         self.tell_helpers();
         self.arm_migrations();
         let watch = self.queue_watch();

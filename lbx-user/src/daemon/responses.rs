@@ -27,8 +27,15 @@ impl Core {
         }
     }
 
-    /// Tells the datapath of how many flows one is timed.
-    pub(super) fn put_sampling(&self) -> Result<()> {
-        Ok(self.datapath.maps().write_sampling(self.config.measure.response.unwrap_or(0))?)
+    /// Tells the datapath of how many flows one is timed, and whose queues are chosen.
+    pub(super) fn put_flow_settings(&self) -> Result<()> {
+        let maps = self.datapath.maps();
+        maps.write_sampling(self.config.measure.response.unwrap_or(0))?;
+        let chosen = self.desired.targets().filter(|(_, target)| target.choose_queue && target.ifindex != 0);
+        let ports = chosen.filter_map(|(_, target)| {
+            let port = maps.port_of(target.ifindex).transpose()?;
+            Some(port.map(|port| (target.mac, port)))
+        });
+        Ok(maps.choose_queues(&ports.collect::<Result<Vec<_>, _>>()?)?)
     }
 }

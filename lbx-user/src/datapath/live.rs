@@ -85,6 +85,15 @@ impl Maps {
         Ok(())
     }
 
+    /// Where the ring of a queue is, of the second queue on; 0 unknown.
+    pub fn write_live_ring(&self, target: u32, queue: u8, ring: u64) -> Result<()> {
+        let word = self.live.word64(index(target, queue), RING)?;
+        if word.load(Ordering::Relaxed) != ring {
+            word.store(ring, Ordering::Release);
+        }
+        Ok(())
+    }
+
     /// Nothing is known of a target any more: its index passes to another one.
     pub(super) fn clear_live(&self, target: u32) -> Result<()> {
         self.responses.set(target, &Response::default())?;
@@ -138,3 +147,4 @@ impl Maps {
 /// Words of [`Live`].
 const HELD: usize = std::mem::offset_of!(Live, held) / 8;
 const ADJUST: usize = std::mem::offset_of!(Live, adjust) / 8;
+const RING: usize = std::mem::offset_of!(Live, ring) / 8;

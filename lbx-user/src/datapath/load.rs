@@ -12,7 +12,7 @@ use super::netlink::Direction;
 use super::pins::{self, Instance};
 use super::resize::{self, Plan};
 use super::upgrade::{self, InForce};
-use super::{caps, shape, sys};
+use super::{caps, cpus, shape, sys};
 use aya::programs::{Program, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use lbx_common::limits::{FLOWS_DEFAULT, TABLE_POOL, WAYS};
@@ -153,6 +153,12 @@ impl Datapath {
         let clock = xdp_program(&mut ebpf, "lbx_clock")?;
         sys::pin(&clock, &instance.progs(version).join("lbx_clock"))
             .map_err(Error::io("pinning lbx_clock"))?;
+        // An older object that is compared with this one may have none.
+        if ebpf.program(cpus::PROGRAM).is_some() {
+            let cpu = xdp_program(&mut ebpf, cpus::PROGRAM)?;
+            sys::pin(&cpu, &instance.progs(version).join(cpus::PROGRAM))
+                .map_err(Error::io("pinning lbx_cpu"))?;
+        }
         fill_tail(&mut ebpf, "xdp_tail", Slow::xdp_program)?;
         fill_tail(&mut ebpf, "tc_tail", Slow::tc_program)?;
         let tc = tc_program(&mut ebpf, "lbx_tc")?;
@@ -283,8 +289,11 @@ fn open(
     port: Option<u32>,
 ) -> Result<Ebpf> {
     let buckets = shape::buckets_for(options.flows);
+    let (cpu_count, cpu_room) = (cpus::count(), aya::util::nr_cpus().map_or(1, |n| n as u32));
     let mut loader = EbpfLoader::new();
     loader
+        .map_max_entries(cpus::MAP, cpu_room)
+        .override_global("CPU_COUNT", &cpu_count, false)
         .map_max_entries("flows", buckets)
         .map_max_entries("flows_cold", buckets * WAYS)
         .map_max_entries("slots", options.table_pool / 2 + 1);

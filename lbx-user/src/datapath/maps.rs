@@ -6,6 +6,7 @@ mod tables;
 pub use tables::{members_of, table_of};
 
 use super::clock::{Clock, Rate};
+use super::cpus::Cpus;
 use super::error::{Error, Result};
 use super::flips::{Flips, Words};
 use super::mmap::Array;
@@ -46,6 +47,8 @@ pub struct Maps {
     weights: Array<Weight>,
     pub(super) live: Array<Live>,
     pub(super) responses: Array<Response>,
+    pub(super) queue_ports: OwnedFd,
+    pub(super) cpus: Option<Cpus>,
     /// Reads the depth of a queue.
     pub(super) depth: Option<OwnedFd>,
     slots: Array<[u32; 2]>,
@@ -111,6 +114,8 @@ impl Maps {
             weights: array!("weights"),
             live: array!("live"),
             responses: array!("responses"),
+            queue_ports: instance.open_map("queue_ports")?,
+            cpus: Cpus::open_pinned(instance),
             depth: live::open_pinned(instance),
             slots: array!("slots"),
             flows: array!("flows"),

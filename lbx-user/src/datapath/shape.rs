@@ -3,7 +3,7 @@
 
 use super::error::{Error, Result};
 use super::sys::MapInfo;
-use lbx_common::addr::Ip;
+use lbx_common::addr::{Ip, Mac};
 use lbx_common::control::{Absent, Control};
 use lbx_common::elsewhere::Elsewhere;
 use lbx_common::flow::{Bucket, ColdFlow};
@@ -120,6 +120,7 @@ pub const SHAPES: &[Shape] = &[
     per_cpu::<ServiceStats>("service_stats", MAX_SERVICES),
     per_cpu::<u64>("reasons", REASONS),
     array::<NearPort>("port_near", NEAR_PORTS),
+    hash::<Mac, u32>("queue_ports", Kind::Hash, MAX_TARGETS),
     hash::<u32, u32>("port_of", Kind::Hash, MAX_PORTS),
     hash::<FragmentKey, FragmentValue>("fragments", Kind::LruHash, MAX_FRAGMENTS),
     hash::<MacKey, u16>("macs", Kind::LruHash, MAX_MACS),

@@ -4,7 +4,7 @@ use lbx_common::flow::TargetWord;
 use lbx_common::key;
 use lbx_common::limits::REHASHES;
 use lbx_common::steer::fate::{self, Choice};
-use lbx_common::steer::pick::{ASKED, Load, second_is_shorter};
+use lbx_common::steer::pick::{ASKED, Load, is_same_place, second_is_shorter};
 
 use super::{Result, Served, View};
 
@@ -67,8 +67,10 @@ impl View<'_> {
         let table = self.maps.table(crate::datapath::table_of(&service.entry))?;
         let takes = |word: TargetWord| {
             let target = self.read(word.target()).filter(|target| fate::is_same(target, word));
-            word.target() != first.target()
-                && target.is_some_and(|target| fate::choice(&target, self.now, ingress) == Choice::Takes)
+            target.is_some_and(|target| {
+                !is_same_place(first, word, &target)
+                    && fate::choice(&target, self.now, ingress) == Choice::Takes
+            })
         };
         // Slots before the first candidate's name nobody who takes the flow: they may be asked again.
         let hashes = (0..=REHASHES).map(|n| if n == 0 { hash } else { key::rehash(hash, n) });

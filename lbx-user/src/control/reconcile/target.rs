@@ -51,7 +51,9 @@ impl<S: Store> Pass<'_, S> {
             port_index: port.unwrap_or(0),
             vlan: want.vlan,
             mtu: want.mtu,
-            flags: target::flags::IN_USE | if want.exclusive { target::flags::EXCLUSIVE } else { 0 },
+            flags: target::flags::IN_USE
+                | if want.exclusive { target::flags::EXCLUSIVE } else { 0 }
+                | if want.choose_queue { target::flags::QUEUES } else { 0 },
             service: service_index,
             elsewhere,
             forward: service.forward as u8,

@@ -296,11 +296,14 @@ impl Reader for Rings {
         if !std::mem::take(&mut self.changed) {
             return None;
         }
-        let first = |one: &Followed| {
-            let queue = one.watched.first().filter(|queue| queue.at.queue == 0)?;
-            Some((one.vnic.ifindex, self.queues.ring_of(&queue.at)))
+        let own = |one: &Followed| {
+            let mut rings = vec![0; one.watched.iter().map(|queue| queue.at.queue as usize + 1).max()?];
+            for queue in &one.watched {
+                rings[queue.at.queue as usize] = self.queues.ring_of(&queue.at);
+            }
+            Some((one.vnic.ifindex, rings))
         };
-        Some(self.vnics.iter().filter_map(first).collect())
+        Some(self.vnics.iter().filter_map(own).collect())
     }
 
     fn missing(&self, vnic: usize) -> Option<&'static str> {
