@@ -249,9 +249,8 @@ impl Machine {
         match (self.phase, self.role) {
             // It runs elsewhere still: flows that are known here went there before, and go on.
             (Phase::Announced | Phase::Transferring | Phase::Stopped, Role::Destination) => Want::Moved,
-            (Phase::Announced, _) => drain,
             (Phase::Transferring, _) if rules.blackhole_all => Want::Blackhole,
-            (Phase::Transferring, _) => drain,
+            (Phase::Announced | Phase::Transferring, _) => drain,
             (Phase::Stopped, Role::Source) if rules.hold && !self.pause => Want::Hold,
             (Phase::Stopped, _) => Want::Blackhole,
             (Phase::Resumed, Role::Source) if self.place == Some(Place::Here) => drain,
