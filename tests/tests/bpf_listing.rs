@@ -54,15 +54,19 @@ fn portions_have_every_flow_once_and_the_command_lists_them_all() {
         assert_eq!(answer.more, answer.next.is_some());
         for flow in answer.flows {
             assert_eq!(flow.service.as_deref(), Some("web"));
-            *clients.entry(flow.client).or_insert(0) += 1;
+            *clients.entry(flow.client).or_insert(0_u64) += 1;
         }
         assert!(answer.next.is_none_or(|next| next > at && next <= at + PORTION), "{at}: {:?}", answer.next);
         (from, portions) = (answer.next, portions + 1);
     }
     assert!(portions >= 4, "{portions}");
-    assert_eq!(clients.keys().filter(|client| client.is_none()).count(), 0, "every flow is confirmed");
+    // A flow whose first packet found no room, or lost it to another, is not confirmed by its second.
+    let unconfirmed = clients.remove(&None).unwrap_or(0);
+    let again = counted.flows_recorded + unrecorded - u64::from(FLOWS);
+    assert!(unconfirmed <= again, "{unconfirmed} flows are not confirmed, {again} may have begun again");
     assert!(clients.values().all(|times| *times == 1), "no flow twice");
-    let missing = u64::from(FLOWS) - clients.len() as u64;
+    let listed = clients.len() as u64 + unconfirmed;
+    let missing = u64::from(FLOWS) - listed;
     assert!(missing <= unrecorded, "{missing} flows are missing, {unrecorded} packets found no slot");
 
     let instance = bench.instance().name().unwrap();
@@ -70,7 +74,7 @@ fn portions_have_every_flow_once_and_the_command_lists_them_all() {
     let out = Command::new(lbx::binary().unwrap()).args(words).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let answer: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
-    assert_eq!(answer["flows"].as_array().unwrap().len(), clients.len());
+    assert_eq!(answer["flows"].as_array().unwrap().len() as u64, listed);
     assert_eq!(answer["more"], false);
     let words = ["--instance", instance, "flows", "--limit", "1000"];
     let out = Command::new(lbx::binary().unwrap()).args(words).output().unwrap();
