@@ -202,7 +202,8 @@ impl Core {
         for vm in new {
             let id = VmId { name: Some(vm.name.clone()), uuid: vm.uuid.clone(), macs: vm.macs.clone() };
             let about = self.identify(&id);
-            if vm.incoming && about.here == Here::Incoming && !about.targets.is_empty() {
+            // Without a monitor to hear nobody might ever say that it runs: then only who says so awaits it.
+            if vm.qmp.is_some() && about.here == Here::Incoming && !about.targets.is_empty() {
                 let event = Event::new(What::Expected, Source::Watchdog, now());
                 let told = Told::new(id, event);
                 self.migrations.ledger.hear(about, told);
