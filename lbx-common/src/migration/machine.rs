@@ -215,6 +215,10 @@ impl Machine {
             What::Resumed(place) | What::Done(place) => self.place = Some(place),
             _ => self.place = None,
         }
+        // Whoever spoke of it before may not have known where it goes.
+        if (self.role, self.place) == (Role::Bystander, Some(Place::Here)) {
+            self.role = Role::Destination;
+        }
         let mut phase = event.what.phase();
         // A pause that ends is over; nobody will say that it is done.
         if self.pause && phase == Phase::Resumed && self.place == Some(Place::Here) {

@@ -72,6 +72,17 @@ fn each_phase_wants_its_own_of_the_source() {
 }
 
 #[test]
+fn where_it_comes_to_is_its_destination_whatever_was_known_before() {
+    use What::{Announced, Done, Resumed, Transferring};
+    let machine = after(Source::Peer, Here::Absent, &[Announced, Transferring]);
+    assert_eq!(machine.role, Role::Bystander);
+    let machine = after(Source::Peer, Here::Absent, &[Announced, Transferring, Resumed(Place::Here)]);
+    assert_eq!((machine.role, machine.place), (Role::Destination, Some(Place::Here)));
+    let machine = after(Source::Peer, Here::Absent, &[Announced, Resumed(Place::There), Done(Place::There)]);
+    assert_eq!(machine.role, Role::Bystander);
+}
+
+#[test]
 fn the_destination_gets_nothing_until_it_runs_and_then_grows() {
     use What::{Done, Expected, Resumed, Stopped, Transferring};
     let half = Rules { share: 500, ..rules() };
