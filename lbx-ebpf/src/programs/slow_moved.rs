@@ -5,23 +5,20 @@ use crate::maps::ELSEWHERE;
 use crate::maps::scratch::Scratch;
 use crate::packet::frame::Frame;
 use crate::packet::parse::{self, View};
-use crate::rewrite::nat::{self, Side};
 use crate::slow::fragment;
 use crate::slow::locate::{Located, locate};
-use crate::steps::emit::{self, largest_packet, retag};
+use crate::steps::emit::{self, Load, retag};
 use crate::steps::env::Env;
 use crate::steps::open::target;
 use crate::steps::serve::flow_key;
-use crate::steps::{Outcome, clock, detour, flow, stats};
-use crate::verdict::count;
-use lbx_common::addr::{Ip, Mac};
+use crate::steps::{Outcome, clock, flow, stats};
+use lbx_common::addr::Mac;
 use lbx_common::algo::tcp::Direction;
 use lbx_common::elsewhere::Elsewhere;
 use lbx_common::flow::{ColdFlow, TargetWord};
 use lbx_common::reason::{Kind, Reason};
-use lbx_common::steer::slow::Slow;
 use lbx_common::steer::{fate, vlan};
-use lbx_common::target::{Forward, Target};
+use lbx_common::target::Target;
 
 /// A packet of a flow whose target moved.
 pub struct Moved;
@@ -111,36 +108,8 @@ fn follow<F: Frame>(
     if !exit.is_member(vlan) {
         return Err(Reason::VlanNotMember);
     }
-    if place.mtu != 0 && largest_packet(frame, view) > place.mtu as u32 {
-        if !env.observe {
-            let mut too_big = Scratch::new(Slow::TooBig, env.port_index, vlan);
-            too_big.service = target.service;
-            too_big.target = word;
-            too_big.mtu = place.mtu as u32;
-            too_big.reason = Reason::TooBig as u32;
-            let _ = detour(frame, too_big);
-        }
-        return Err(Reason::TooBig);
-    }
-    let bytes = frame.length();
-    let nat = target.forward == Forward::Nat as u8;
-    let address = if view.v4 { Ip::v4(target.addr4) } else { target.addr6 };
-    if nat && (view.v4 && target.addr4 == 0 || !view.v4 && address.is_unspecified()) {
-        return Err(Reason::NatNoAddress);
-    }
-    stats::target(word.target(), |s| {
-        s.packets += 1;
-        s.bytes += bytes as u64;
-    });
-    if env.observe {
-        stats::service(target.service as u32, |s| s.observed += 1);
-        return Err(Reason::Observed);
-    }
-    count(Reason::MovedFollowed);
-    if nat {
-        let port = if target.port == 0 { view.dst_port() } else { target.port };
-        nat::translate(frame, view, Side::Destination, &address, port).ok_or(Reason::Internal)?;
-    }
+    let load = Load { word, target, service: target.service as u32, vlan, fresh: false };
+    emit::prepare(frame, env, view, &load, place.mtu, Some(Reason::MovedFollowed))?;
     let packet = frame.packet();
     packet.write(0, place.mac).ok_or(Reason::Internal)?;
     if place.is_outward() {

@@ -43,7 +43,6 @@ pub fn port(index: u32) -> Option<&'static Port> {
 /// Sends a packet to a target.
 #[inline(always)]
 pub fn emit<F: Frame>(frame: F, env: &Env, view: &View, load: Load) -> Outcome {
-    let index = load.word.target();
     let target = load.target;
     if fate::returns(target, env.port_index) {
         return Err(Reason::WouldLoop);
@@ -58,35 +57,7 @@ pub fn emit<F: Frame>(frame: F, env: &Env, view: &View, load: Load) -> Outcome {
     } else {
         None
     };
-    if target.mtu != 0 && largest_packet(frame, view) > target.mtu as u32 {
-        if !env.observe {
-            let mut note = Scratch::new(Slow::TooBig, env.port_index, load.vlan);
-            note.service = load.service as u16;
-            note.target = load.word;
-            note.mtu = target.mtu as u32;
-            note.reason = Reason::TooBig as u32;
-            let _ = detour(frame, note);
-        }
-        return Err(Reason::TooBig);
-    }
-    let bytes = frame.length();
-    let nat = target.forward == Forward::Nat as u8;
-    let address = if view.v4 { Ip::v4(target.addr4) } else { target.addr6 };
-    if nat && (view.v4 && target.addr4 == 0 || !view.v4 && address.is_unspecified()) {
-        return Err(Reason::NatNoAddress);
-    }
-    stats::target(index, |s| {
-        s.packets += 1;
-        s.bytes += bytes as u64;
-    });
-    if env.observe {
-        stats::service(load.service, |s| s.observed += 1);
-        return Err(Reason::Observed);
-    }
-    if nat {
-        let port = if target.port == 0 { view.dst_port() } else { target.port };
-        nat::translate(frame, view, Side::Destination, &address, port).ok_or(Reason::Internal)?;
-    }
+    prepare(frame, env, view, &load, target.mtu, None)?;
     let packet = frame.packet();
     packet.write(0, target.mac).ok_or(Reason::Internal)?;
     if outward && let Some(exit) = exit {
@@ -113,6 +84,53 @@ pub fn emit<F: Frame>(frame: F, env: &Env, view: &View, load: Load) -> Outcome {
     frame.redirect(target.port_index as u32, target.ifindex)
 }
 
+/// Sees to it that the packet fits (`mtu`: bytes of the largest IP packet, 0 no limit), counts it, and gives it the
+/// target's address. `event` is counted of what really goes.
+#[inline(always)]
+pub fn prepare<F: Frame>(
+    frame: F,
+    env: &Env,
+    view: &View,
+    load: &Load,
+    mtu: u16,
+    event: Option<Reason>,
+) -> Result<(), Reason> {
+    let target = load.target;
+    if mtu != 0 && largest_packet(frame, view) > mtu as u32 {
+        if !env.observe {
+            let mut note = Scratch::new(Slow::TooBig, env.port_index, load.vlan);
+            note.service = load.service as u16;
+            note.target = load.word;
+            note.mtu = mtu as u32;
+            note.reason = Reason::TooBig as u32;
+            let _ = detour(frame, note);
+        }
+        return Err(Reason::TooBig);
+    }
+    let bytes = frame.length();
+    let nat = target.forward == Forward::Nat as u8;
+    let address = if view.v4 { Ip::v4(target.addr4) } else { target.addr6 };
+    if nat && (view.v4 && target.addr4 == 0 || !view.v4 && address.is_unspecified()) {
+        return Err(Reason::NatNoAddress);
+    }
+    stats::target(load.word.target(), |s| {
+        s.packets += 1;
+        s.bytes += bytes as u64;
+    });
+    if env.observe {
+        stats::service(load.service, |s| s.observed += 1);
+        return Err(Reason::Observed);
+    }
+    if let Some(event) = event {
+        count(event);
+    }
+    if nat {
+        let port = if target.port == 0 { view.dst_port() } else { target.port };
+        nat::translate(frame, view, Side::Destination, &address, port).ok_or(Reason::Internal)?;
+    }
+    Ok(())
+}
+
 /// Sends a packet after a target that moved, in a program of its own, which finds out the rest; comes back, with a
 /// reason, only if there is none.
 #[inline(always)]
@@ -125,7 +143,7 @@ pub fn follow<F: Frame>(frame: F, env: &Env, word: TargetWord) -> Reason {
 
 /// Bytes of the largest IP packet that will leave: of a superframe, one segment with its headers.
 #[inline(always)]
-pub fn largest_packet<F: Frame>(frame: F, view: &View) -> u32 {
+fn largest_packet<F: Frame>(frame: F, view: &View) -> u32 {
     let segment = frame.segment_size();
     if F::SKB && segment != 0 { view.l4 - view.l3 + view.l4_header + segment } else { view.ip_len }
 }

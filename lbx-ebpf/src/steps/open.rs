@@ -220,6 +220,14 @@ pub fn target(index: u32) -> Option<&'static Target> {
     Some(unsafe { &*at })
 }
 
+/// Index of the target at a place among those of a service.
+#[inline(always)]
+pub fn member(service: &Service, place: u32) -> Option<u32> {
+    let at = MEMBERS.get_ptr(service.members_first.wrapping_add(place))?;
+    // SAFETY: a non-null value pointer of an array map, read as a copy of a word.
+    Some(unsafe { *at })
+}
+
 /// A slot of the pool of tables.
 #[inline(always)]
 pub fn slot(index: u32) -> TargetWord {
@@ -240,9 +248,7 @@ extern "C" fn lbx_refused(service: u32, ingress: u32) -> u64 {
     let mut why = NO_TARGET;
     let mut n = 0;
     while n < MAX_SERVICE_TARGETS && n < members {
-        let Some(at) = MEMBERS.get_ptr(service.members_first.wrapping_add(n)) else { break };
-        // SAFETY: a non-null value pointer of an array map, read as a copy of a word.
-        let index = unsafe { *at };
+        let Some(index) = member(service, n) else { break };
         if let Some(target) = target(index) {
             match fate::choice(target, now, ingress) {
                 Choice::Paused => {
@@ -286,9 +292,7 @@ fn select(service: &Service, hash: u64, now: u64, ingress: u32) -> Option<Target
         if place >= members {
             place -= members;
         }
-        let Some(at) = MEMBERS.get_ptr(service.members_first.wrapping_add(place)) else { break };
-        // SAFETY: a non-null value pointer of an array map, read as a copy of a word.
-        let index = unsafe { *at };
+        let Some(index) = member(service, place) else { break };
         if let Some(target) = target(index)
             && matches!(fate::choice(target, now, ingress), Choice::Takes)
         {
@@ -328,13 +332,12 @@ fn record(
     let kept = unsafe {
         let entry = &raw mut (*bucket).ways[way];
         let old = core::ptr::read_volatile(&raw const (*entry).seal);
-        let was = core::ptr::read_volatile(&raw const (*entry).target);
-        let marks = core::ptr::read_volatile(&raw const (*entry).flags);
         if !atomic::compare_exchange(&raw mut (*entry).seal, old, 0) {
             return Err(Reason::FlowRaced);
         }
-        if old != 0 && marks & flags::COUNTED != 0 {
-            live::ended(was);
+        // What gave way is still there, but for its seal.
+        if old != 0 && core::ptr::read_volatile(&raw const (*entry).flags) & flags::COUNTED != 0 {
+            live::ended(core::ptr::read_volatile(&raw const (*entry).target));
         }
         core::ptr::write_volatile(&raw mut (*entry).target, word);
         core::ptr::write_volatile(&raw mut (*entry).epoch, epoch);

@@ -1,9 +1,9 @@
 //! Power of two choices: two candidates of the service's table, and the one with the shorter queue.
 
-use super::open::{slot, target};
+use super::open::{self, slot, target};
 use super::{clock, live, service};
 use crate::kernel::{self, member};
-use crate::maps::{MEMBERS, WEIGHTS};
+use crate::maps::WEIGHTS;
 use crate::verdict::count;
 use aya_ebpf::Global;
 use lbx_common::flow::TargetWord;
@@ -68,9 +68,7 @@ extern "C" fn lbx_candidates(hash: u64, service: u32, ingress: u32) -> u64 {
             place -= members;
         }
         n += 1;
-        let Some(at) = MEMBERS.get_ptr(service.members_first.wrapping_add(place)) else { break };
-        // SAFETY: a non-null value pointer of an array map, read as a copy of a word.
-        let index = unsafe { *at };
+        let Some(index) = open::member(service, place) else { break };
         if index == TargetWord(first).target() {
             continue;
         }

@@ -20,8 +20,8 @@ use lbx_common::steer::fate::{self, Fate};
 use lbx_common::steer::slow::Slow;
 use lbx_common::target::Target;
 
-/// Finds the service and steers the packet, and times it if its flow is timed. `vlan`: the frame's, as the rules know it. `opened`: what became of
-/// the packet's flow, if it was opened already.
+/// Finds the service and steers the packet, and times it if its flow is timed. `vlan`: the frame's, as the rules know
+/// it. `opened`: what became of the packet's flow, if it was opened already.
 #[inline(always)]
 pub fn serve<F: Frame>(
     frame: F,
