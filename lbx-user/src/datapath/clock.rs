@@ -182,10 +182,13 @@ pub(crate) fn measure(program: &OwnedFd) -> Result<u32> {
 /// running, is not one to measure by.
 fn next_tick(program: &OwnedFd) -> Result<(u64, Instant)> {
     const SHARP: Duration = Duration::from_micros(500);
+    // On a busy machine the thread may not run for a second, which says nothing about the clock.
+    const LOOKS: u32 = 1000;
     let start = Instant::now();
     let (mut before, mut looked) = (read(program)?, start);
-    let mut blurred = None;
-    while start.elapsed() < Duration::from_secs(1) {
+    let (mut blurred, mut looks) = (None, 0);
+    while start.elapsed() < Duration::from_secs(1) || looks < LOOKS {
+        looks += 1;
         let now = read(program)?;
         let at = Instant::now();
         if now != before {
