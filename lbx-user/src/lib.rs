@@ -9,6 +9,7 @@ pub mod control;
 pub mod daemon;
 pub mod datapath;
 pub mod host;
+mod kept;
 pub mod measure;
 pub mod metrics;
 pub mod migration;

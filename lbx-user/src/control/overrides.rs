@@ -3,8 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -13,6 +11,7 @@ use lbx_common::wish::Owner;
 use serde::{Deserialize, Serialize};
 
 use super::wishes::WishBook;
+use crate::kept::{boot, replace};
 
 /// File name within the run directory.
 const FILE: &str = "overrides.json";
@@ -39,9 +38,7 @@ pub struct Overrides {
 impl Overrides {
     /// Reads the file of a run directory. One that makes no sense is put aside and said, not fatal.
     pub fn load(run_dir: &Path) -> Self {
-        let boot =
-            fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
-        Self::load_for(run_dir, boot)
+        Self::load_for(run_dir, boot())
     }
 
     fn load_for(run_dir: &Path, boot: String) -> Self {
@@ -111,16 +108,8 @@ impl Overrides {
             return Ok(());
         }
         let text = serde_json::to_string_pretty(&kept)?;
-        let next = self.path.with_extension("json.new");
-        let written = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o640)
-            .open(&next)
-            .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&next, &self.path));
-        written.with_context(|| format!("cannot keep the override in {}", self.path.display()))?;
+        replace(&self.path, text.as_bytes())
+            .with_context(|| format!("cannot keep the override in {}", self.path.display()))?;
         self.kept = kept;
         Ok(())
     }

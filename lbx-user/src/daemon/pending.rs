@@ -55,9 +55,8 @@ pub fn read(run_dir: &Path) -> Option<Pending> {
 /// # Errors
 /// The file could not be written.
 pub fn write(run_dir: &Path, pending: &Pending) -> Result<()> {
-    let (path, next) = (file(run_dir), run_dir.join("attach-pending.json.new"));
-    fs::write(&next, serde_json::to_vec(pending)?)
-        .and_then(|()| fs::rename(&next, &path))
+    let path = file(run_dir);
+    crate::kept::replace(&path, &serde_json::to_vec(pending)?)
         .with_context(|| format!("cannot write {}", path.display()))
 }
 

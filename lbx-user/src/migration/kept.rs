@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::VmId;
 use super::ledger::{Ledger, Record};
+use crate::kept::{boot, replace};
 
 /// File name within the run directory.
 const FILE: &str = "migrations.json";
@@ -109,10 +110,6 @@ fn file(run_dir: &Path) -> PathBuf {
     run_dir.join(FILE)
 }
 
-fn boot() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
-}
-
 impl Ledger {
     /// What the last daemon of this boot knew. A file that makes no sense is as good as none: what a VM is doing is
     /// asked anew anyway.
@@ -139,9 +136,8 @@ impl Ledger {
     pub fn save(&self, run_dir: &Path) -> Result<()> {
         let open = self.open.iter().map(|(key, record)| (key.clone(), KeptRecord::of(record))).collect();
         let kept = Kept { schema: 1, boot: boot(), next: self.next, open };
-        let (path, next) = (file(run_dir), run_dir.join(format!("{FILE}.new")));
-        fs::write(&next, serde_json::to_vec(&kept)?)
-            .and_then(|()| fs::rename(&next, &path))
+        let path = file(run_dir);
+        replace(&path, &serde_json::to_vec(&kept)?)
             .with_context(|| format!("cannot write {}", path.display()))
     }
 }

@@ -10,6 +10,7 @@ use lbx_common::migration::Micros;
 use serde::{Deserialize, Serialize};
 
 use super::account::{Account, Ledger, Seen};
+use crate::kept::{boot, replace};
 
 /// File name within the run directory.
 const FILE: &str = "peers.json";
@@ -23,10 +24,6 @@ struct Kept {
     boot: String,
     told: Vec<(Micros, Account)>,
     seen: BTreeMap<String, Seen>,
-}
-
-fn boot() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 /// Reads it. Without the file, or with one of another boot or that makes no sense, there is nothing to go on with.
@@ -44,11 +41,9 @@ pub(super) fn load(run_dir: &Path) -> (Ledger, BTreeMap<String, Seen>) {
 /// # Errors
 /// The file could not be written.
 pub(super) fn save(run_dir: &Path, ledger: &Ledger, seen: &BTreeMap<String, Seen>) -> Result<()> {
-    let (path, next) = (run_dir.join(FILE), run_dir.join(format!("{FILE}.new")));
+    let path = run_dir.join(FILE);
     let kept = Kept { schema: SCHEMA, boot: boot(), told: ledger.dated().to_vec(), seen: seen.clone() };
-    fs::write(&next, serde_json::to_vec(&kept)?)
-        .and_then(|()| fs::rename(&next, &path))
-        .with_context(|| format!("cannot write {}", path.display()))
+    replace(&path, &serde_json::to_vec(&kept)?).with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]
