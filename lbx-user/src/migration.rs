@@ -10,7 +10,9 @@ mod kept;
 use lbx_common::addr::Mac;
 use lbx_common::migration::{Event, Micros};
 use nix::time::{ClockId, clock_gettime};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::mpsc;
+
+use crate::measure::vm::Vm;
 
 /// How a source names a VM: by what it knows. Whatever fits one of them is meant.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -27,6 +29,12 @@ impl VmId {
     /// By its name.
     pub fn named(name: impl Into<String>) -> Self {
         Self { name: Some(name.into()), ..Self::default() }
+    }
+}
+
+impl From<&Vm> for VmId {
+    fn from(vm: &Vm) -> Self {
+        Self { name: Some(vm.name.clone()), uuid: vm.uuid.clone(), macs: vm.macs.clone() }
     }
 }
 
@@ -60,20 +68,17 @@ impl Told {
     }
 }
 
-/// The two ends of the stream of events: sources put theirs in, and whoever passes them on takes them out.
+/// Where sources put in what they know; the core takes it out.
 #[derive(Debug, Clone)]
 pub struct Stream {
     into: mpsc::UnboundedSender<Told>,
-    accepted: broadcast::Sender<Told>,
 }
 
 impl Stream {
     /// A stream, and where the core takes from it what sources say.
     pub fn new() -> (Self, mpsc::UnboundedReceiver<Told>) {
         let (into, told) = mpsc::unbounded_channel();
-        // Whoever is further behind than this loses the oldest, and is told so.
-        let (accepted, _) = broadcast::channel(1024);
-        (Self { into, accepted }, told)
+        (Self { into }, told)
     }
 
     /// Says something; from any thread, and without waiting. Nobody hears it while the daemon stops.
@@ -84,17 +89,6 @@ impl Stream {
     /// The same with times.
     pub fn say(&self, told: Told) {
         let _ = self.into.send(told);
-    }
-
-    /// What was news to the core, whoever said it: with all that this host knows of the VM's identity.
-    pub fn listen(&self) -> broadcast::Receiver<Told> {
-        self.accepted.subscribe()
-    }
-
-    /// The core found something to be news.
-    pub fn accept(&self, told: Told) {
-        // Without listeners there is nobody to tell.
-        let _ = self.accepted.send(told);
     }
 }
 

@@ -199,6 +199,19 @@ impl StateWant {
         Self { state, fallback: state, deadline: None }
     }
 
+    /// What can come of it for a target that nobody can be reached at here (`elsewhere`: its flows have another way):
+    /// it is down, whatever was wished. Unless it is only gone from here, or its packets are dropped until it is known
+    /// where it runs: the source of a migration ends before its destination is heard of.
+    #[must_use]
+    pub fn without_port(self, elsewhere: bool) -> Self {
+        match (self.state, self.fallback) {
+            (State::Moved, _) if elsewhere => self,
+            (State::Blackholed, State::Moved) if elsewhere => self,
+            (State::Blackholed, _) => Self { fallback: State::Down, ..self },
+            _ => Self::lasting(State::Down),
+        }
+    }
+
     /// Whether the target has slots in the table. A blackholed one keeps its slots: the state is short, and
     /// its new flows are re-hashed in the kernel meanwhile.
     pub fn holds_slots(&self) -> bool {
@@ -217,4 +230,27 @@ pub struct ControlWant {
     pub idle: IdleLimits,
     /// Epochs after which a client's MAC is shown to the bridge again.
     pub learn: u16,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_can_be_reached_at_is_down_moved_or_blackholed() {
+        let blackhole = |fallback| StateWant {
+            state: State::Blackholed,
+            fallback,
+            deadline: Some(Duration::from_secs(5)),
+        };
+        let down = StateWant::lasting(State::Down);
+        for state in [State::Active, State::Draining, State::Standby, State::Down] {
+            assert_eq!(StateWant::lasting(state).without_port(true), down, "{state:?}");
+        }
+        let moved = StateWant::lasting(State::Moved);
+        assert_eq!((moved.without_port(true), moved.without_port(false)), (moved, down));
+        assert_eq!(blackhole(State::Draining).without_port(true), blackhole(State::Down));
+        assert_eq!(blackhole(State::Moved).without_port(true), blackhole(State::Moved));
+        assert_eq!(blackhole(State::Moved).without_port(false), blackhole(State::Down));
+    }
 }

@@ -19,7 +19,7 @@ use super::recent::Recent;
 use crate::answer::{Ask, Key, machine::Phase};
 use crate::config::{Answer, Config};
 use crate::control::build::{self, Input};
-use crate::control::desired::Desired;
+use crate::control::desired::{Desired, Moves};
 use crate::control::overrides::Overrides;
 use crate::control::reconcile::Reconciler;
 use crate::control::weigher::Weigher;
@@ -283,8 +283,8 @@ impl Core {
         for service in &mut self.desired.services {
             for target in &mut service.targets {
                 target.state = self.book.state(&target.full_name(&service.name));
-                if target.ifindex == 0 && target.state.state != State::Moved {
-                    target.state = crate::control::desired::StateWant::lasting(State::Down);
+                if target.ifindex == 0 {
+                    target.state = target.state.without_port(target.moves != Moves::Nowhere);
                 }
             }
         }

@@ -5,6 +5,7 @@ mod identify;
 mod tell;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use lbx_common::migration::{Event, Here, Place, Role, Source, Want, What};
 use lbx_common::target::State;
@@ -21,6 +22,9 @@ use crate::migration::fast::Fast;
 use crate::migration::ledger::{About, Ledger, Outcome};
 use crate::migration::{Stream, Told, VmId, now};
 
+/// Nothing is looked into more often, whatever the clocks say.
+const SOONEST: Duration = Duration::from_millis(20);
+
 /// Where the flows of a target that moved are to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MovedTo {
@@ -33,7 +37,7 @@ pub struct MovedTo {
 /// What the core knows of migrations.
 #[derive(Debug)]
 pub struct Migrations {
-    /// Where sources say what they know, and listeners hear what was news.
+    /// Where sources say what they know.
     pub stream: Stream,
     /// Those under way, and the records of others.
     pub ledger: Ledger,
@@ -49,6 +53,8 @@ pub struct Migrations {
     last: BTreeSet<String>,
     /// What was said about what the VM does here, by process: its monitor's word.
     said: Board,
+    /// Something was heard that tables and files do not say yet.
+    unsettled: bool,
 }
 
 impl Default for Migrations {
@@ -64,6 +70,7 @@ impl Default for Migrations {
             moved: BTreeMap::new(),
             last: BTreeSet::new(),
             said: Board::default(),
+            unsettled: false,
         }
     }
 }
@@ -135,13 +142,21 @@ impl Core {
         tracing::info!("migration of {vm}: {}, says {}{host}", event.what.name(), event.source.name());
         self.migrations.fast.release(&flipped);
         self.flip_or_say();
-        self.arm_migrations();
         self.migrations.ledger.written(&key, now().saturating_sub(event.at));
-        self.migrations.stream.accept(Told::new(vm, event));
-        // A failure was logged, and the next pass tries again.
-        let _ = self.settle();
-        self.keep_migrations();
+        // Other hosts wait for it as the packets here did: tables can follow later.
+        self.pass_on(&Told::new(vm, event));
+        self.arm_migrations();
+        self.migrations.unsettled = true;
         outcome
+    }
+
+    /// Tables and files follow what was heard: after the last event of those that came together.
+    pub(super) fn settle_migrations(&mut self) {
+        if std::mem::take(&mut self.migrations.unsettled) {
+            // A failure was logged, and the next pass tries again.
+            let _ = self.settle();
+            self.keep_migrations();
+        }
     }
 
     fn flip_or_say(&mut self) {
@@ -164,6 +179,13 @@ impl Core {
         }
     }
 
+    /// When something has to be looked into that nobody speaks of any more.
+    pub(super) fn migrations_due(&self) -> Option<tokio::time::Instant> {
+        let due = self.migrations.ledger.next_due(&self.config.migration.rules())?;
+        let wait = Duration::from_micros(due.saturating_sub(now())).max(SOONEST);
+        Some(tokio::time::Instant::now() + wait)
+    }
+
     /// What passes with time: shares grow, and what nobody speaks of any more is looked into.
     pub(super) fn migrations_tick(&mut self) {
         if self.migrations.ledger.open.is_empty() {
@@ -177,7 +199,7 @@ impl Core {
             if let Some(event) = self.migrations.ledger.resolve(&key, here, at) {
                 let what = event.what.name();
                 tracing::warn!("migration of {vm}: nobody says more, and it is {}: {what}", here.name());
-                self.migrations.stream.accept(Told::new(vm, event));
+                self.pass_on(&Told::new(vm, event));
             }
         }
         self.migrations.ledger.sweep(at, &rules);
@@ -195,12 +217,20 @@ impl Core {
     /// and one may be awaited.
     pub(super) fn migrations_look(&mut self, before: &[Vm]) {
         let vms = &self.host.vms;
+        let is_there = |vm: &&Vm| vms.iter().any(|one| (one.pid, one.start_time) == (vm.pid, vm.start_time));
+        let left: Vec<VmId> = before.iter().filter(|vm| !is_there(vm)).map(VmId::from).collect();
         self.migrations.said.keep(|pid, start| vms.iter().any(|vm| (vm.pid, vm.start_time) == (pid, start)));
+        for vm in left {
+            let about = self.identify(&vm);
+            if self.local_vm(&vm).is_none() {
+                self.migrations.ledger.gone(&about.key, now());
+            }
+        }
         let is_new =
             |vm: &&Vm| !before.iter().any(|old| (old.pid, old.start_time) == (vm.pid, vm.start_time));
         let new: Vec<Vm> = self.host.vms.iter().filter(is_new).cloned().collect();
         for vm in new {
-            let id = VmId { name: Some(vm.name.clone()), uuid: vm.uuid.clone(), macs: vm.macs.clone() };
+            let id = VmId::from(&vm);
             let about = self.identify(&id);
             // Without a monitor to hear nobody might ever say that it runs: then only who says so awaits it.
             if vm.qmp.is_some() && about.here == Here::Incoming && !about.targets.is_empty() {

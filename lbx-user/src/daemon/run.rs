@@ -152,10 +152,10 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
     let mut weigh_at = tokio::time::Instant::now();
     let mut rings = core.ring_changes();
     let mut watching = true;
-    let mut accepted = core.migrations.stream.listen();
     let mut told = core.migrations.take().context("events of migrations are heard once")?;
     let mut peer_news = core.peers.take().context("peers are heard once")?;
     loop {
+        let due = core.migrations_due();
         tokio::select! {
             Some(work) = works.recv() => work(&mut core).await,
             event = watcher.next(), if watching => {
@@ -189,9 +189,15 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
             Ok(()) = rings.changed() => core.rings_changed(),
             Some(news) = peer_news.recv() => core.peer_news(&news),
             Some(news) = answered.recv() => core.answered(&news.key, news.phase),
-            Some(told) = told.recv() => drop(core.migration(told)),
-            Ok(told) = accepted.recv() => core.pass_on(&told),
+            Some(first) = told.recv() => {
+                core.migration(first);
+                while let Ok(next) = told.try_recv() {
+                    core.migration(next);
+                }
+                core.settle_migrations();
+            }
             Some((target, news)) = checked.recv() => core.checked(&target, news),
+            () = sleep_until(due.unwrap_or(look_at)), if due.is_some() => core.migrations_tick(),
             _ = second.tick() => core.tick(),
             _ = hangup.recv() => if let Err(error) = core.reload().await {
                 tracing::error!("{error:#}");

@@ -102,6 +102,7 @@ impl KeptRecord {
             machine,
             entries: Vec::new(),
             there: BTreeMap::new(),
+            gone: None,
         })
     }
 }

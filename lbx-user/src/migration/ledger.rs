@@ -14,6 +14,8 @@ use super::{Told, VmId};
 const KEPT: usize = 64;
 /// Entries a record has at most: beyond, only the end is added.
 const ENTRIES: usize = 256;
+/// Who was here when it began and is gone is looked into after so long: what its monitor said last is heard by then.
+const GONE: Micros = 200_000;
 
 /// One line of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,12 +53,24 @@ pub struct Record {
     pub entries: Vec<Entry>,
     /// What each other host said: it runs there.
     pub there: BTreeMap<String, bool>,
+    /// Since when its process on this host is gone, if nobody has looked into it since.
+    pub gone: Option<Micros>,
 }
 
 impl Record {
     fn begin(id: u64, vm: VmId, targets: Vec<String>, machine: Machine, event: &Event) -> Self {
         let (host, began) = (event.host.clone(), event.at);
-        Self { id, vm, targets, host, began, machine, entries: Vec::new(), there: BTreeMap::new() }
+        Self {
+            id,
+            vm,
+            targets,
+            host,
+            began,
+            machine,
+            entries: Vec::new(),
+            there: BTreeMap::new(),
+            gone: None,
+        }
     }
 
     /// When an event that was news was heard last.
@@ -84,6 +98,15 @@ impl Record {
     /// Packets can only wait at a host that is known.
     fn rules(&self, rules: &Rules) -> Rules {
         Rules { hold: rules.hold && self.host.is_some(), ..*rules }
+    }
+
+    /// When it is to be looked into, unless there is news before.
+    fn due(&self, rules: &Rules) -> Option<Micros> {
+        let machine = &self.machine;
+        // Whoever handed it over may go; it will be heard of from where it runs.
+        let open = machine.phase <= Phase::Stopped && !machine.handed_over;
+        let gone = self.gone.filter(|_| open).map(|at| at.saturating_add(GONE));
+        gone.into_iter().chain(machine.due(rules)).min()
     }
 
     fn facts(&self, here: Here) -> Facts {
@@ -216,15 +239,28 @@ impl Ledger {
         }
     }
 
+    /// The process of a VM on this host is gone.
+    pub fn gone(&mut self, key: &str, now: Micros) {
+        if let Some(record) = self.open.get_mut(key) {
+            record.gone = Some(now);
+        }
+    }
+
+    /// When the next VM has to be looked into.
+    pub fn next_due(&self, rules: &Rules) -> Option<Micros> {
+        self.open.values().filter_map(|record| record.due(rules)).min()
+    }
+
     /// The VMs that have to be looked into now.
     pub fn due(&self, now: Micros, rules: &Rules) -> Vec<String> {
-        let due = |record: &Record| record.machine.due(rules).is_some_and(|due| due <= now);
+        let due = |record: &Record| record.due(rules).is_some_and(|due| due <= now);
         self.open.iter().filter(|(_, record)| due(record)).map(|(key, _)| key.clone()).collect()
     }
 
     /// Looks into one: what was found, as an event, if that is news.
     pub fn resolve(&mut self, key: &str, here: Here, now: Micros) -> Option<Event> {
         let record = self.open.get_mut(key)?;
+        record.gone = None;
         let what = record.machine.resolve(record.facts(here), now)?;
         let event = Event { host: record.host.clone(), ..Event::new(what, Source::Watchdog, now) };
         let told = Told::new(record.vm.clone(), event.clone());

@@ -27,10 +27,7 @@ impl<S: Store> Pass<'_, S> {
         let generation = if fresh { next_generation(old.generation) } else { old.generation };
         let port = self.ports.get(&want.ifindex).copied();
         let elsewhere = self.elsewhere(&want.moves, if fresh { None } else { Some(old.elsewhere) })?;
-        // A target nobody can be reached at is down, whatever was wished; unless it is only gone from here.
-        let moved =
-            elsewhere != 0 && (want.state.state == State::Moved || want.state.fallback == State::Moved);
-        let state = if port.is_some() || moved { want.state } else { StateWant::lasting(State::Down) };
+        let state = if port.is_some() { want.state } else { want.state.without_port(elsewhere != 0) };
         if fresh {
             self.store.set_state(index, StateWord::new(State::Down))?;
         } else {

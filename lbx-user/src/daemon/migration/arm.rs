@@ -21,7 +21,7 @@ impl Core {
     }
 
     fn armed(&self, vm: &Vm) -> Armed {
-        let id = VmId { name: Some(vm.name.clone()), uuid: vm.uuid.clone(), macs: vm.macs.clone() };
+        let id = VmId::from(vm);
         let about = self.identify(&id);
         let machine = self.migrations.ledger.open.get(&about.key).map(|record| record.machine);
         let stopped = after(machine, What::Stopped, &about);

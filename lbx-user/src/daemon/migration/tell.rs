@@ -29,6 +29,7 @@ impl Core {
         }
         let event = Event { host: request.host.clone(), ..Event::new(what, Source::Operator, now()) };
         let outcome = self.migration(Told::new(about.vm, event));
+        self.settle_migrations();
         let about = self.identify(&id);
         let name = about.vm.to_string();
         let record = self.migrations.ledger.open.get(&about.key);

@@ -99,3 +99,28 @@ fn ended_ones_are_put_away_and_few_are_kept() {
     }
     assert_eq!((ledger.past.len(), ledger.past[0].id), (KEPT, 37));
 }
+
+#[test]
+fn whose_process_is_gone_is_looked_into_soon_unless_it_was_handed_over() {
+    let rules = Rules::default();
+    let mut ledger = Ledger::default();
+    ledger.gone("web-1", 0);
+    tell(&mut ledger, What::Announced, MS);
+    tell(&mut ledger, What::Stopped, 2 * MS);
+    assert_eq!(ledger.next_due(&rules), Some(2 * MS + rules.limits.stopped), "nobody left after it began");
+    ledger.gone("web-1", 3 * MS);
+    assert_eq!(ledger.next_due(&rules), Some(3 * MS + GONE));
+    assert!(ledger.due(3 * MS + GONE - 1, &rules).is_empty());
+    ledger.peer_says("web-1", "b", false);
+    assert_eq!(ledger.due(3 * MS + GONE, &rules), ["web-1"]);
+    let found = ledger.resolve("web-1", Here::Absent, 3 * MS + GONE).map(|event| event.what);
+    assert_eq!(found, Some(What::Failed));
+    assert_ne!(ledger.open["web-1"].want(300 * MS, &rules), Want::Blackhole, "others take its flows");
+
+    let mut ledger = Ledger::default();
+    tell(&mut ledger, What::Stopped, 2 * MS);
+    tell(&mut ledger, What::HandedOver, 3 * MS);
+    ledger.gone("web-1", 4 * MS);
+    assert!(ledger.next_due(&rules) > Some(4 * MS + GONE), "it will be heard of from where it runs");
+    assert_eq!(ledger.open["web-1"].want(5 * MS, &rules), Want::Blackhole);
+}
