@@ -1,5 +1,5 @@
 //! The demo: three QEMU guests behind one virtual IP address, and what lbx does to their traffic, told as it
-//! goes. Every part ends in claims that are measured; the last table lists them all.
+//! goes; at the end one of them moves to another host. Every part ends in claims that are measured; the last table lists them all.
 
 pub mod claims;
 mod parts;
@@ -38,7 +38,8 @@ fn perform(story: &mut Story, stage: &mut Stage) -> Result<()> {
     parts::drain(story, stage)?;
     parts::throttle(story, stage)?;
     parts::kill(story, stage)?;
-    parts::explain(story, stage)
+    parts::explain(story, stage)?;
+    parts::migrate(story, stage)
 }
 
 /// The last lines of a text.

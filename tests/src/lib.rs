@@ -8,6 +8,7 @@
 pub mod bench;
 #[cfg(feature = "privileged")]
 pub mod bpf;
+#[cfg(feature = "privileged")]
 pub mod demo;
 pub mod guest;
 pub mod lab;

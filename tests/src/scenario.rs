@@ -1,7 +1,7 @@
 //! Scenarios for tests in namespaces: a lab of stand-ins with the product running on its hosts.
 //!
 //! A [`File`] is written as lbx reads it; a [`Scenario`] is the lab, one [`Lbx`] per host, and the ways
-//! tests look at them. [`sniff`] sees every frame on a link, [`errors`] what ICMP told a socket.
+//! tests look at them. [`sniff`] sees every frame on a link, [`errors`] what ICMP told a socket, [`states`] what the kernel makes of a target.
 
 pub mod errors;
 pub mod foreign;
@@ -9,6 +9,7 @@ pub mod host;
 pub mod peers;
 pub mod place;
 pub mod sniff;
+pub mod states;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

@@ -2,6 +2,7 @@
 
 mod drain;
 mod kill;
+mod migrate;
 mod setting;
 mod shares;
 mod throttle;
@@ -19,6 +20,7 @@ use crate::lab::client::{PerVm, shares as shares_of, worst_deviation};
 
 pub use drain::drain;
 pub use kill::kill;
+pub use migrate::migrate;
 pub use setting::{build, plan};
 pub use shares::{reweigh, shares, translate};
 pub use throttle::throttle;

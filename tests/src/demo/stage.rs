@@ -113,12 +113,17 @@ pub fn growth(before: &PerVm, after: &PerVm) -> PerVm {
 
 /// The config file of the demo.
 pub fn config(lab: &Lab) -> String {
+    config_with(lab, "", "")
+}
+
+/// The same with further keys of `[measure]`, and further lines at its top.
+pub fn config_with(lab: &Lab, measure: &str, more: &str) -> String {
     let web = Service::dsr(WEB, addr::vip(0), "tcp", 80, guests(lab, &WEIGHTS));
     let api = Service::nat(API, addr::vip(1), "tcp", 8080, 80, guests(lab, &WEIGHTS));
     let mut flex = Service::dsr(FLEX, addr::vip(2), "tcp", 80, guests(lab, &[100; 3]));
     // What a VM has left itself: on a machine that is busy with other things the host has nothing left for any of them.
     flex.keys = String::from("weights = \"adaptive\"\navailability = \"vm\"");
     // Quicker than it would be by itself: somebody is watching.
-    let top = String::from("[weights]\nslow = \"1s\"\n[measure]\nresponse = 8\n");
+    let top = format!("{more}[weights]\nslow = \"1s\"\n[measure]\nresponse = 8\n{measure}\n");
     File { top, ..File::of_guests(vec![web, api, flex]) }.text()
 }

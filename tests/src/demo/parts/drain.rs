@@ -3,13 +3,15 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use lbx_common::target::State;
 
 use super::shares::totals;
 use super::{staying, tell_errors, trickle};
 use crate::demo::claims::Claim;
-use crate::demo::stage::Stage;
+use crate::demo::stage::{Stage, WEB, growth};
 use crate::demo::story::Story;
 use crate::lab::client::load::{Report, Running};
+use crate::scenario::states::state;
 
 /// Connections of each family that are open when the drain begins.
 const OPEN: usize = 30;
@@ -31,11 +33,14 @@ pub fn drain(story: &mut Story, stage: &Stage) -> Result<()> {
     let start = Instant::now();
     let (said, after) = std::thread::scope(|s| -> Result<_> {
         let waiting = s.spawn(|| stage.lbx.output(&["drain", "web/vm3", "--wait", "--timeout", "90s"]));
-        // Connections that were on their way when the drain began are vm3's.
-        std::thread::sleep(Duration::from_millis(500));
-        let before = on_vm3(&short);
+        // Connections that were bound when the drain began are vm3's.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while state(&stage.lbx, "web/vm3")? != State::Draining && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let before = stage.flows(WEB)?;
         let said = waiting.join().map_err(|_| anyhow::anyhow!("the thread panicked"))??;
-        Ok((said, on_vm3(&short) - before))
+        Ok((said, growth(&before, &stage.flows(WEB)?).get("vm3").copied().unwrap_or(0)))
     })?;
     let took = start.elapsed();
     let text = String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
@@ -74,8 +79,4 @@ fn wait_open(long: &[Running; 2]) -> Result<()> {
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())
-}
-
-fn on_vm3(loads: &[Running; 2]) -> u64 {
-    loads.iter().filter_map(|l| l.so_far().connections.get("vm3").copied()).sum()
 }

@@ -17,10 +17,10 @@ pub fn build(story: &mut Story) -> Result<Stage> {
     story.part("A small data centre, out of network namespaces");
     story.say(
         "One client, one switch between, and one virtual machine host: a Linux bridge with three QEMU guests \
-         behind it. Nothing of it touches this machine's own network, and all of it is removed at the end.",
+         behind it. A second host is empty until the end. Nothing of it touches this machine's own network, and all of it is removed at the end.",
     );
     let start = Instant::now();
-    let mut spec = LabSpec::one_host(3, VmKind::Guest);
+    let mut spec = LabSpec::hosts(&[3, 0], VmKind::Guest);
     spec.vips.extend(addr::vip(2).both());
     // Native XDP on a veth sees what the sender's stack left to its device: a wire would not carry that.
     spec.clients[0].offloads = Offloads::sender(false);
