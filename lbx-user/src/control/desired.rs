@@ -205,8 +205,7 @@ impl StateWant {
     #[must_use]
     pub fn without_port(self, elsewhere: bool) -> Self {
         match (self.state, self.fallback) {
-            (State::Moved, _) if elsewhere => self,
-            (State::Blackholed, State::Moved) if elsewhere => self,
+            (State::Moved, _) | (State::Blackholed, State::Moved) if elsewhere => self,
             (State::Blackholed, _) => Self { fallback: State::Down, ..self },
             _ => Self::lasting(State::Down),
         }

@@ -26,7 +26,7 @@ const GROWS: &str = "2s";
 /// New connections that its share is judged by.
 const ENOUGH: u64 = 600;
 /// Far more than anything takes, for machines that have other things to do.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// There and back.
 pub fn migrate(story: &mut Story, stage: &mut Stage) -> Result<()> {
