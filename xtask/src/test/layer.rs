@@ -58,6 +58,17 @@ impl Layer {
         })
     }
 
+    /// How many tests of a binary run at a time; None: as many as there are cores.
+    fn threads(self) -> Option<u32> {
+        match self {
+            Self::Unit | Self::Bpf => None,
+            // They wait most of the time.
+            Self::Netns => Some(2),
+            // Guests are emulated: a lab fills two cores, and what it measures suffers from company.
+            Self::Vm => Some(1),
+        }
+    }
+
     /// The test binaries of it, as they begin.
     fn prefix(self) -> String {
         format!("{}_", self.name())
@@ -98,9 +109,8 @@ impl Layer {
             if self == Self::Vm {
                 cmd = cmd.env("LBX_NESTED_TESTS", nested_list());
             }
-            if self != Self::Bpf {
-                // Labs share the machine's two cores, and what they measure suffers from company.
-                cmd = cmd.arg("--test-threads=1");
+            if let Some(threads) = self.threads() {
+                cmd = cmd.arg(format!("--test-threads={threads}"));
             }
             total += judge(&binary.name, &cmd.args(filter).tee()?);
         }
