@@ -8,7 +8,7 @@ const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
 /// An IP address: 16 bytes in network order, held as four words exactly as they lie in the packet.
 /// IPv4 is v4-mapped, so that one address has one form.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Pod, Zeroable, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable, Debug, Default)]
 pub struct Ip(pub [u32; 4]);
 
 impl Ip {

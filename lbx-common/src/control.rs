@@ -3,6 +3,7 @@
 use crate::addr::Ip;
 use crate::flow::IdleLimits;
 use crate::key::Secret;
+use crate::tunnel::TunnelWord;
 use bytemuck::{Pod, Zeroable};
 
 /// Bits of [`Control::flags`].
@@ -110,8 +111,10 @@ pub struct Control {
     pub reserved_line: [u32; 2],
     /// Keys of the flow hash.
     pub secret: Secret,
+    /// What comes out of tunnels here.
+    pub tunnel: TunnelWord,
     #[doc(hidden)]
-    pub reserved_tail: [u64; 2],
+    pub reserved_tail: u64,
 }
 
 const _: () = assert!(size_of::<Control>() == 192);

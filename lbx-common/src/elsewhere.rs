@@ -4,7 +4,7 @@
 //! entry says of it. It is written, and named by the target, before the target's state says `moved`; an entry that
 //! a target names is not changed, so that a flow goes from one place to another with one store.
 
-use crate::addr::Mac;
+use crate::addr::{Ip, Mac};
 use crate::limits::MAX_ELSEWHERE;
 use crate::target::Deliver;
 use bytemuck::{Pod, Zeroable};
@@ -19,16 +19,26 @@ pub struct Elsewhere {
     pub port_index: u16,
     /// Tag to put on: VLAN id, 0 untagged.
     pub vlan: u16,
-    /// Largest IP packet the port takes, in bytes; 0 no limit.
+    /// Largest IP packet that can be sent there, in bytes; 0 no limit.
     pub mtu: u16,
     /// MAC that frames go to: the VM's.
     pub mac: Mac,
     /// [`Deliver`] as a number: into a port of this switch, or out of an uplink.
     pub deliver: u8,
+    /// Whether frames go through a tunnel ([`crate::tunnel`]): 1, else 0 and none of what follows counts.
+    pub tunnel: u8,
+    /// MAC of the next hop on the way to the other host.
+    pub hop: Mac,
+    /// This host's end of the tunnel.
+    pub src: Ip,
+    /// The other host's end, of the same family.
+    pub dst: Ip,
+    /// VXLAN network.
+    pub vni: u32,
+    /// The other host's UDP port, host order.
+    pub udp_port: u16,
     #[doc(hidden)]
-    pub reserved: [u8; 7],
-    #[doc(hidden)]
-    pub reserved_tail: [u64; 5],
+    pub reserved: [u8; 2],
 }
 
 const _: () = assert!(size_of::<Elsewhere>() == 64);
@@ -39,6 +49,12 @@ impl Elsewhere {
     #[inline(always)]
     pub const fn is_outward(&self) -> bool {
         self.deliver == Deliver::Uplink as u8
+    }
+
+    /// Whether frames go through a tunnel.
+    #[inline(always)]
+    pub const fn is_tunnel(&self) -> bool {
+        self.tunnel != 0
     }
 
     /// Whether a frame would go in circles: into the port it came in by, or again out of an uplink whose MAC

@@ -34,4 +34,5 @@ pub mod service;
 pub mod stats;
 pub mod steer;
 pub mod target;
+pub mod tunnel;
 pub mod wish;

@@ -99,6 +99,14 @@ reasons! {
     Internal = 22, "internal", Drop;
     /// Larger than the target's MTU and it may not be fragmented; the sender could not be told.
     TooBig = 23, "too_big", Drop;
+    /// Out of a peer's tunnel came what no tunnel of lbx sends: headers that do not fit, or no IP inside.
+    TunnelMalformed = 24, "tunnel_malformed", Drop;
+    /// Out of a peer's tunnel came a frame to a MAC that no VM here has.
+    TunnelNoVm = 25, "tunnel_no_vm", Drop;
+    /// A packet met congestion in the tunnel and cannot be marked with it (RFC 6040).
+    TunnelCongested = 26, "tunnel_congested", Drop;
+    /// The kernel gave no room for the headers of the tunnel, or did not take them off.
+    TunnelRoom = 27, "tunnel_no_room", Drop;
 
     /// ARP request for a VIP answered.
     ArpAnswered = 40, "arp_answered", Answer;
@@ -125,6 +133,10 @@ reasons! {
     NotTranslated = 60, "not_translated", Pass;
     /// The bridge takes the frame so that it learns the client's MAC.
     Learned = 61, "learned", Pass;
+    /// For this host's end of the tunnels, but not from a peer.
+    TunnelNotAPeer = 62, "tunnel_not_a_peer", Pass;
+    /// Out of a peer's tunnel, but of another VXLAN network.
+    TunnelOtherNetwork = 63, "tunnel_other_network", Pass;
 
     /// A new flow was recorded.
     FlowRecorded = 72, "flow_recorded", Event;
@@ -156,4 +168,8 @@ reasons! {
     RingStale = 91, "ring_stale", Event;
     /// A packet of a known flow went after its VM, which had moved.
     MovedFollowed = 100, "moved_followed", Event;
+    /// A frame went into the tunnel to another host.
+    TunnelSent = 101, "tunnel_sent", Event;
+    /// A frame for a VM here was taken out of the tunnel of another host.
+    TunnelReceived = 102, "tunnel_received", Event;
 }

@@ -82,6 +82,8 @@ pub mod address_flags {
     pub const ECHO: u16 = 8;
     /// At least one of its services is suspended: each packet's service is to be asked.
     pub const SUSPENDED: u16 = 16;
+    /// This host's end of the tunnels between hosts ([`crate::tunnel`]).
+    pub const TUNNEL: u16 = 32;
 }
 
 /// One address and what is known about it. One cache line.

@@ -28,8 +28,8 @@ mod verdict;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use programs::{
-    back, clock, cpu, depth, enter, slow_answer, slow_headers, slow_icmp, slow_later, slow_moved,
-    slow_reject, slow_too_big, tc, whole, xdp as native,
+    back, clock, cpu, depth, enter, slow_answer, slow_decap, slow_encap, slow_headers, slow_icmp, slow_later,
+    slow_moved, slow_reject, slow_too_big, tc, whole, xdp as native,
 };
 
 /// Frames from outside, before the kernel makes them skbs.
@@ -166,6 +166,30 @@ pub fn lbx_xdp_moved(ctx: XdpContext) -> u32 {
 #[classifier]
 pub fn lbx_tc_moved(ctx: TcContext) -> i32 {
     enter::tc::<slow_moved::Moved>(&ctx)
+}
+
+/// Frames into the tunnel to another host, behind `xdp_tail`.
+#[xdp]
+pub fn lbx_xdp_encap(ctx: XdpContext) -> u32 {
+    enter::xdp::<slow_encap::Encap>(&ctx)
+}
+
+/// Frames into the tunnel to another host, behind `tc_tail`.
+#[classifier]
+pub fn lbx_tc_encap(ctx: TcContext) -> i32 {
+    enter::tc::<slow_encap::Encap>(&ctx)
+}
+
+/// Frames out of the tunnels of other hosts, behind `xdp_tail`.
+#[xdp]
+pub fn lbx_xdp_decap(ctx: XdpContext) -> u32 {
+    enter::xdp::<slow_decap::Decap>(&ctx)
+}
+
+/// Frames out of the tunnels of other hosts, behind `tc_tail`.
+#[classifier]
+pub fn lbx_tc_decap(ctx: TcContext) -> i32 {
+    enter::tc::<slow_decap::Decap>(&ctx)
 }
 
 /// Whatever is not plain, behind `xdp_tail`.

@@ -12,7 +12,7 @@ use crate::steps::back::BackQuery;
 use aya_ebpf::Global;
 use aya_ebpf::btf_maps::{Array, CpuMap, DevMap, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::macros::btf_map;
-use lbx_common::addr::Mac;
+use lbx_common::addr::{Ip, Mac};
 use lbx_common::control::{Absent, Control};
 use lbx_common::elsewhere::Elsewhere;
 use lbx_common::event::Event;
@@ -32,6 +32,7 @@ use lbx_common::stats::{ServiceStats, TargetStats};
 use lbx_common::steer::rate;
 use lbx_common::steer::slow::SLOW_PROGRAMS;
 use lbx_common::target::{Target, Weight};
+use lbx_common::tunnel::{MAX_PEERS, MAX_VMS, VmKey};
 use scratch::Scratch;
 
 /// `BPF_F_MMAPABLE`.
@@ -74,6 +75,14 @@ pub static TARGETS: Array<Target, { MAX_TARGETS as usize }, MMAPABLE> = Array::n
 /// Where the flows of moved targets go; targets name an entry, and 0 is nobody's.
 #[btf_map(name = "elsewhere")]
 pub static ELSEWHERE: Array<Elsewhere, { MAX_ELSEWHERE as usize }, MMAPABLE> = Array::new();
+
+/// Ends of the tunnels that frames are accepted from.
+#[btf_map(name = "tunnel_peers")]
+pub static TUNNEL_PEERS: HashMap<Ip, u32, { MAX_PEERS as usize }> = HashMap::new();
+
+/// VMs here that frames out of tunnels are accepted for, with the interface index of their vNIC.
+#[btf_map(name = "tunnel_vms")]
+pub static TUNNEL_VMS: HashMap<VmKey, u32, { MAX_VMS as usize }> = HashMap::new();
 
 /// Weights by (target, queue): what tables are built from. Written and read by user space.
 #[btf_map(name = "weights")]

@@ -6,6 +6,8 @@ pub mod cpu;
 pub mod depth;
 pub mod enter;
 pub mod slow_answer;
+pub mod slow_decap;
+pub mod slow_encap;
 pub mod slow_headers;
 pub mod slow_icmp;
 pub mod slow_later;

@@ -51,6 +51,10 @@ pub fn whole<F: Frame>(frame: F, env: &Env, opened: Opened) -> Outcome {
         Some(entry) if entry.flags & address_flags::VIP != 0 => {
             vip(frame, packet, env, &ether, entry, opened)
         }
+        // The program itself asks whether it is for the tunnels' port.
+        Some(entry) if entry.flags & address_flags::TUNNEL != 0 => {
+            detour(frame, Scratch::new(Slow::Decap, env.port_index, 0)).or(Ok(Action::Pass))
+        }
         _ => Ok(other(frame, packet, env, &ether, &dst)),
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod arp;
 pub mod check;
+pub mod vxlan;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

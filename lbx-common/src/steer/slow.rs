@@ -22,6 +22,10 @@ pub enum Slow {
     Whole = 7,
     /// A packet of a flow whose target moved: after it.
     Moved = 8,
+    /// A frame to another host: into the tunnel.
+    Encap = 9,
+    /// A packet to this host's end of the tunnels: out of it, if it is a peer's.
+    Decap = 10,
 }
 
 /// Entries of the program arrays.
@@ -29,7 +33,7 @@ pub const SLOW_PROGRAMS: u32 = 16;
 
 impl Slow {
     /// All, by number.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Answer,
         Self::Headers,
         Self::Icmp,
@@ -39,6 +43,8 @@ impl Slow {
         Self::Later,
         Self::Whole,
         Self::Moved,
+        Self::Encap,
+        Self::Decap,
     ];
 
     /// Name of the program that goes into `xdp_tail` at this index.
@@ -53,6 +59,8 @@ impl Slow {
             Self::Later => "lbx_xdp_later",
             Self::Whole => "lbx_xdp_whole",
             Self::Moved => "lbx_xdp_moved",
+            Self::Encap => "lbx_xdp_encap",
+            Self::Decap => "lbx_xdp_decap",
         }
     }
 
@@ -68,6 +76,8 @@ impl Slow {
             Self::Later => "lbx_tc_later",
             Self::Whole => "lbx_tc_whole",
             Self::Moved => "lbx_tc_moved",
+            Self::Encap => "lbx_tc_encap",
+            Self::Decap => "lbx_tc_decap",
         }
     }
 }

@@ -24,7 +24,8 @@ pub struct Scratch {
     /// [`lbx_common::reason::Reason`] as a number: why, and what is counted if no answer goes out. `Whole`: what kept
     /// the flow from being opened, for `steps::open::reason`; 0 nothing.
     pub reason: u32,
-    /// Largest IP packet that would fit (`TooBig`).
+    /// Largest IP packet that would fit (`TooBig`). `Encap`: an entry of `elsewhere` (bits 16-31) and what spreads flows
+    /// over paths (0-15); a field of its own costs stack where none is left.
     pub mtu: u32,
 }
 

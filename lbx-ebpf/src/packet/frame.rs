@@ -8,6 +8,17 @@ use lbx_common::reason::Reason;
 use lbx_common::steer::slow::Slow;
 use lbx_common::steer::vlan::Tag;
 
+/// The headers of a tunnel.
+#[derive(Clone, Copy)]
+pub struct Room {
+    /// How many bytes: those of the outer headers and of an Ethernet header.
+    pub bytes: u32,
+    /// Bytes of the Ethernet header inside.
+    pub ether: u32,
+    /// IPv4: of the outer header to be put on, or of the packet inside that is left.
+    pub v4: bool,
+}
+
 /// A frame at a hook. `Copy`: it is the context pointer.
 ///
 /// Offsets count from the Ethernet header. A tag the kernel took out of the frame (tc) is not among the bytes;
@@ -65,6 +76,13 @@ pub trait Frame: Copy {
 
     /// Makes room before the first byte, to be filled by the caller. Stale: every [`Packet`].
     fn prepend(self, bytes: u32) -> Option<()>;
+
+    /// Makes room for the headers of a tunnel, `room.bytes` in front of the IP header of a frame without a tag; the first
+    /// 14 bytes are then the Ethernet header as it was, or anything. Stale: every [`Packet`].
+    fn open_room(self, room: Room) -> Option<()>;
+
+    /// Takes away `room.bytes`: at XDP the first, at tc those behind the Ethernet header. Stale: every [`Packet`].
+    fn close_room(self, room: Room) -> Option<()>;
 
     /// Takes the outer tag off, wherever it is. Stale: every [`Packet`].
     fn pop_tag(self) -> Option<()>;

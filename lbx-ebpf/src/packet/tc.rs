@@ -1,15 +1,15 @@
 //! Frames at tc.
 
 use super::cursor::Packet;
-use super::frame::Frame;
+use super::frame::{Frame, Room};
 use crate::maps::{PORT_NEAR, PORT_OF, TC_TAIL};
 use crate::rewrite::nat::Change;
 use crate::verdict::{self, Action};
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{
-    bpf_csum_update, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect, bpf_skb_change_head,
-    bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skb_vlan_pop,
-    bpf_skb_vlan_push, bpf_tail_call,
+    bpf_csum_update, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect, bpf_skb_adjust_room,
+    bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_skb_vlan_pop, bpf_skb_vlan_push, bpf_tail_call,
 };
 use aya_ebpf::programs::TcContext;
 use bytemuck::{AnyBitPattern, NoUninit};
@@ -29,6 +29,21 @@ const INGRESS: u64 = 1;
 
 /// What `bpf_redirect` returns when the redirect stands.
 const TC_ACT_REDIRECT: i64 = 7;
+
+/// Modes and flags of `bpf_skb_adjust_room`: behind the Ethernet header; superframes keep the size of their segments;
+/// what is put on or taken off, so that the kernel knows the headers inside and can complete checksums and cut segments.
+mod room {
+    pub const BEHIND_ETHER: u32 = 1;
+    pub const FIXED_GSO: u64 = 1;
+    pub const ENCAP_L3_V4: u64 = 1 << 1;
+    pub const ENCAP_L3_V6: u64 = 1 << 2;
+    pub const ENCAP_L4_UDP: u64 = 1 << 4;
+    pub const ENCAP_L2_ETHER: u64 = 1 << 6;
+    pub const DECAP_L3_V4: u64 = 1 << 7;
+    pub const DECAP_L3_V6: u64 = 1 << 8;
+    /// Where the length of the Ethernet header inside stands.
+    pub const L2_SHIFT: u32 = 56;
+}
 
 /// A frame at tc.
 #[derive(Clone, Copy)]
@@ -216,6 +231,27 @@ impl Frame for TcFrame {
     fn prepend(self, bytes: u32) -> Option<()> {
         // SAFETY: the context is the kernel's, which finds the room.
         let rc = unsafe { bpf_skb_change_head(self.0, bytes, 0) };
+        (rc == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn open_room(self, room: Room) -> Option<()> {
+        let l3 = if room.v4 { room::ENCAP_L3_V4 } else { room::ENCAP_L3_V6 };
+        let flags = room::FIXED_GSO
+            | room::ENCAP_L4_UDP
+            | room::ENCAP_L2_ETHER
+            | l3
+            | (room.ether as u64) << room::L2_SHIFT;
+        // SAFETY: the context is the kernel's, which finds the room.
+        let rc = unsafe { bpf_skb_adjust_room(self.0, room.bytes as i32, room::BEHIND_ETHER, flags) };
+        (rc == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn close_room(self, room: Room) -> Option<()> {
+        let flags = room::FIXED_GSO | if room.v4 { room::DECAP_L3_V4 } else { room::DECAP_L3_V6 };
+        // SAFETY: the context is the kernel's, which checks that an IP header is left.
+        let rc = unsafe { bpf_skb_adjust_room(self.0, -(room.bytes as i32), room::BEHIND_ETHER, flags) };
         (rc == 0).then_some(())
     }
 

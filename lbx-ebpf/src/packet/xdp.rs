@@ -1,7 +1,7 @@
 //! Frames at XDP.
 
 use super::cursor::Packet;
-use super::frame::Frame;
+use super::frame::{Frame, Room};
 use crate::maps::{CPUS, PORT_OF, TX, XDP_TAIL};
 use crate::rewrite::nat::Change;
 use crate::verdict::{self, Action};
@@ -147,6 +147,18 @@ impl Frame for XdpFrame {
     fn prepend(self, bytes: u32) -> Option<()> {
         // SAFETY: the context is the kernel's, which checks the room.
         let rc = unsafe { bpf_xdp_adjust_head(self.0, -(bytes as i32)) };
+        (rc == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn open_room(self, room: Room) -> Option<()> {
+        self.prepend(room.bytes)
+    }
+
+    #[inline(always)]
+    fn close_room(self, room: Room) -> Option<()> {
+        // SAFETY: the context is the kernel's, which checks that an Ethernet header is left.
+        let rc = unsafe { bpf_xdp_adjust_head(self.0, room.bytes as i32) };
         (rc == 0).then_some(())
     }
 

@@ -20,7 +20,7 @@ use crate::maps::scratch::Scratch;
 use crate::maps::{FLOWS, PORTS};
 use crate::packet::cursor::{Packet, Span};
 use crate::packet::frame::Frame;
-use crate::packet::parse::{Ether, ethertype};
+use crate::packet::parse::{Ether, ethertype, protocol};
 use crate::verdict::Action;
 use brief::Brief;
 use core::ptr::{read_volatile, write_volatile};
@@ -90,6 +90,9 @@ fn network<F: Frame, const L3: usize>(
                 Some(entry) if entry.flags & address_flags::VIP != 0 => {
                     vip::<F, L3, true>(frame, packet, control, ether, entry, tag)
                 }
+                Some(entry) if entry.flags & address_flags::TUNNEL != 0 => {
+                    tunnel::<F, L3, true>(frame, packet, control)
+                }
                 _ => answer::<F, L3>(frame, packet, control, ether, kind, tag),
             }
         }
@@ -100,6 +103,9 @@ fn network<F: Frame, const L3: usize>(
             match service::address_by_halves(control, &dst) {
                 Some(entry) if entry.flags & address_flags::VIP != 0 => {
                     vip::<F, L3, false>(frame, packet, control, ether, entry, tag)
+                }
+                Some(entry) if entry.flags & address_flags::TUNNEL != 0 => {
+                    tunnel::<F, L3, false>(frame, packet, control)
                 }
                 _ if is_solicited(&dst) => asked(frame),
                 _ => answer::<F, L3>(frame, packet, control, ether, kind, tag),
@@ -139,6 +145,30 @@ fn asked<F: Frame>(frame: F) -> F::Code {
         && let Some(index) = frame.port_index()
     {
         let _ = detour(frame, note(index, Opened::NOT));
+    }
+    pass::<F>()
+}
+
+/// A packet to this host's end of the tunnels: what is for the tunnels' port goes on in a program of its own.
+#[inline(always)]
+fn tunnel<F: Frame, const L3: usize, const V4: bool>(
+    frame: F,
+    packet: Packet,
+    control: &'static Control,
+) -> F::Code {
+    let (kind, port) = if V4 {
+        let Some(ip) = packet.span::<24>(L3) else { return pass::<F>() };
+        (ip.u8::<9>(), ip.u16::<22>())
+    } else {
+        let Some(ip) = packet.span::<44>(L3) else { return pass::<F>() };
+        (ip.u8::<6>(), ip.u16::<42>())
+    };
+    if kind == protocol::UDP
+        && control.tunnel.is_port(u16::from_be(port))
+        && control.flags & flags::BYPASS == 0
+        && let Some(index) = frame.port_index()
+    {
+        let _ = detour(frame, Scratch::new(Slow::Decap, index, 0));
     }
     pass::<F>()
 }

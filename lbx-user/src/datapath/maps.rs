@@ -2,6 +2,7 @@
 
 pub(super) mod absent;
 mod tables;
+mod tunnel;
 
 pub use tables::{members_of, table_of};
 
@@ -56,6 +57,7 @@ pub struct Maps {
     pub(crate) cold: Array<ColdFlow>,
     ports: Array<Port>,
     elsewhere: Array<Elsewhere>,
+    tunnels: tunnel::Tunnels,
     names: Array<[u8; NAME_LEN]>,
     port_near: Array<NearPort>,
     port_of: OwnedFd,
@@ -122,6 +124,7 @@ impl Maps {
             cold: array!("flows_cold"),
             ports: array!("ports"),
             elsewhere: array!("elsewhere"),
+            tunnels: tunnel::Tunnels::open(instance)?,
             names: array!("names"),
             port_near: array!("port_near"),
             port_of: instance.open_map("port_of")?,

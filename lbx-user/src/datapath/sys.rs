@@ -15,6 +15,7 @@ mod cmd {
     pub const MAP_LOOKUP_ELEM: u32 = 1;
     pub const MAP_UPDATE_ELEM: u32 = 2;
     pub const MAP_DELETE_ELEM: u32 = 3;
+    pub const MAP_GET_NEXT_KEY: u32 = 4;
     pub const OBJ_PIN: u32 = 6;
     pub const OBJ_GET: u32 = 7;
     pub const PROG_TEST_RUN: u32 = 10;
@@ -100,6 +101,20 @@ pub fn update(map: &impl AsFd, key: &[u8], value: &[u8]) -> io::Result<()> {
 /// Deletes an element. `Ok(false)`: there was none.
 pub fn delete(map: &impl AsFd, key: &[u8]) -> io::Result<bool> {
     match bpf(cmd::MAP_DELETE_ELEM, &mut elem(map, key, 0)) {
+        Ok(_) => Ok(true),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Reads the key after another, or the first, into `next`. `Ok(false)`: there is none. If the other is gone by now, the
+/// kernel begins anew.
+pub fn next_key(map: &impl AsFd, key: Option<&[u8]>, next: &mut [u8]) -> io::Result<bool> {
+    let mut attr = elem(map, key.unwrap_or_default(), next.as_mut_ptr() as u64);
+    if key.is_none() {
+        attr.key = 0;
+    }
+    match bpf(cmd::MAP_GET_NEXT_KEY, &mut attr) {
         Ok(_) => Ok(true),
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
         Err(e) => Err(e),
