@@ -18,6 +18,7 @@ pub mod peers;
 mod service;
 #[cfg(test)]
 mod tests;
+pub mod tunnel;
 pub(crate) mod units;
 mod weights;
 
@@ -33,6 +34,7 @@ pub use measure::Measure;
 pub use migration::{Blackhole, Migration, Watchdog};
 pub use peers::{Peer, Peers};
 pub use problem::{Problem, Problems, Severity};
+pub use tunnel::Tunnel;
 pub use weights::{Weighing, Weights};
 
 /// Where the config is looked for when the command line does not say.

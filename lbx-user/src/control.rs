@@ -11,6 +11,7 @@ pub mod reconcile;
 pub mod resolve;
 pub mod store;
 pub mod tables;
+pub mod tunnel;
 pub mod weigher;
 pub mod wishes;
 

@@ -10,9 +10,11 @@ pub mod offload;
 pub mod plan;
 pub mod vm;
 
+mod ask;
 mod read;
 mod watch;
 
+pub use ask::ask;
 pub use links::{Address, FdbEntry, Kind, Link, Neighbour, PortVlan, Route, View};
 pub use read::view;
 pub use watch::{Event, Watcher};

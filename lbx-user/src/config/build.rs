@@ -11,7 +11,7 @@ use toml::de::DeTable;
 use super::checked::{Config, Daemon, Limits, Switch, TcChoice, Timeouts, XdpChoice};
 use super::problem::{Problems, Severity};
 use super::raw::{At, Report, Table};
-use super::{libvirt, measure, migration, overlap, peers, service, units, weights};
+use super::{libvirt, measure, migration, overlap, peers, service, tunnel, units, weights};
 
 /// Slots of a Maglev table: fewer is too coarse for weights, more is memory for nothing.
 pub(super) const TABLE_SIZES: RangeInclusive<u64> = 251..=1_048_573;
@@ -60,6 +60,7 @@ fn read(root: &Table<'_, '_>) -> Config {
         root.warn("switch", "no switch is configured, so there is nothing to attach to", None);
     }
     overlap::check(&services, root.report());
+    tunnel::no_vip(peers.as_ref().and_then(|peers| peers.tunnel.as_ref()), &services, root.report());
     Config {
         daemon: daemon.unwrap_or_default(),
         limits,

@@ -244,13 +244,26 @@ fn peers(config: &Config) -> Fields {
     let peers = config.peers.as_ref();
     let file = |path: fn(&super::Peers) -> &std::path::PathBuf| or_none(peers.map(|one| path(one).display()));
     let others = peers.map(|peers| peers.others.as_slice()).unwrap_or_default();
-    let others: Vec<String> = others.iter().map(|peer| format!("{}@{}", peer.name, peer.address)).collect();
+    let end = |peer: &super::Peer| {
+        let mtu = peer.tunnel_mtu.map_or(String::new(), |mtu| format!(" ({mtu} bytes)"));
+        peer.tunnel.map_or(String::new(), |end| format!(" tunnel {end}{mtu}"))
+    };
+    let others: Vec<String> =
+        others.iter().map(|peer| format!("{}@{}{}", peer.name, peer.address, end(peer))).collect();
     vec![
         ("name", or_none(peers.map(|peers| &peers.name))),
         ("listen", or_none(peers.map(|peers| peers.listen))),
         ("ca", file(|peers| &peers.ca)),
         ("certificate", file(|peers| &peers.certificate)),
         ("key", file(|peers| &peers.key)),
+        (
+            "tunnel",
+            or_none(
+                peers
+                    .and_then(|peers| peers.tunnel)
+                    .map(|end| format!("{} network {} port {}", end.address, end.vni, end.port)),
+            ),
+        ),
         ("peer", if others.is_empty() { "none".to_owned() } else { others.join(" ") }),
     ]
 }

@@ -1,11 +1,12 @@
 //! `[peers]` and `[[peer]]`: the other hosts that run lbx, and how they know each other.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::Serialize;
 
 use super::raw::Table;
+use super::tunnel::{self, Tunnel};
 
 /// Most peers: each holds two connections.
 const MOST: usize = 256;
@@ -25,6 +26,8 @@ pub struct Peers {
     pub certificate: PathBuf,
     /// Its private key, PEM.
     pub key: PathBuf,
+    /// Its end of the tunnels to hosts on other networks.
+    pub tunnel: Option<Tunnel>,
     /// `[[peer]]`: the others.
     pub others: Vec<Peer>,
 }
@@ -36,6 +39,10 @@ pub struct Peer {
     pub name: String,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Its end of the tunnel, if it is on another network; without, VMs there are reached over a common segment.
+    pub tunnel: Option<IpAddr>,
+    /// Largest IP packet that the way there carries, if less than the interface.
+    pub tunnel_mtu: Option<u16>,
 }
 
 impl Peers {
@@ -66,6 +73,7 @@ pub(super) fn peers(root: &Table<'_, '_>) -> Option<Peers> {
         Some(path)
     };
     let (ca, certificate, key) = (file("ca"), file("certificate"), file("key"));
+    let end = tunnel::own(&table);
     table.finish();
     for (n, (table, peer)) in tables.iter().zip(&others).enumerate() {
         let Some(peer) = peer else { continue };
@@ -79,6 +87,7 @@ pub(super) fn peers(root: &Table<'_, '_>) -> Option<Peers> {
         if let Some(other) = earlier().find(|other| other.address == peer.address) {
             table.error("address", format!("\"{}\" has the same address", other.name), None);
         }
+        tunnel::check(end.as_ref(), table, peer, &earlier().collect::<Vec<_>>());
         if n == MOST {
             table.error("name", format!("there can be at most {MOST} peers"), None);
         }
@@ -88,14 +97,23 @@ pub(super) fn peers(root: &Table<'_, '_>) -> Option<Peers> {
         table.warn("name", "no peer is listed, so all are refused", Some(hint.to_owned()));
     }
     let others = others.into_iter().flatten().collect();
-    Some(Peers { name: own?, listen: listen?, ca: ca?, certificate: certificate?, key: key?, others })
+    Some(Peers {
+        name: own?,
+        listen: listen?,
+        ca: ca?,
+        certificate: certificate?,
+        key: key?,
+        tunnel: end,
+        others,
+    })
 }
 
 fn peer(table: &Table<'_, '_>) -> Option<Peer> {
     let own = table.required_string("name").filter(|own| name(table, &own.value)).map(|own| own.value);
     let address = address(table, "address");
+    let (tunnel, tunnel_mtu) = (tunnel::address(table, "tunnel"), tunnel::mtu(table));
     table.finish();
-    Some(Peer { name: own?, address: address? })
+    Some(Peer { name: own?, address: address?, tunnel, tunnel_mtu })
 }
 
 fn address(table: &Table<'_, '_>, key: &'static str) -> Option<SocketAddr> {

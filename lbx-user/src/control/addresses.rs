@@ -56,6 +56,17 @@ pub fn specs(services: &[Placed<'_>]) -> Vec<AddressSpec> {
     specs
 }
 
+/// Adds this host's end of the tunnels.
+pub fn tunnel(specs: &mut Vec<AddressSpec>, own: IpAddr) {
+    let addr = Ip::from(own);
+    match specs.iter_mut().find(|spec| spec.addr == addr) {
+        Some(spec) => spec.flags |= address_flags::TUNNEL,
+        None => {
+            specs.push(AddressSpec { addr, flags: address_flags::TUNNEL, ..AddressSpec::default() });
+        }
+    }
+}
+
 fn at(all: &mut BTreeMap<IpAddr, AddressSpec>, addr: IpAddr) -> &mut AddressSpec {
     all.entry(addr).or_insert_with(|| AddressSpec { addr: Ip::from(addr), ..AddressSpec::default() })
 }

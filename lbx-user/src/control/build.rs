@@ -14,6 +14,7 @@ use super::desired::{
 };
 use super::resolve::Found;
 use super::tables::queue_weights;
+use super::tunnel;
 use super::weigher::{self, Weigher};
 use super::wishes::WishBook;
 use crate::answer::{Key, machine::Phase};
@@ -44,6 +45,8 @@ pub struct Input<'a> {
     pub weigher: &'a Weigher,
     /// Where probing stands.
     pub answers: &'a BTreeMap<Key, Phase>,
+    /// The other host of a migration, by full name of the target, where somebody said which.
+    pub hosts: &'a BTreeMap<String, String>,
     /// The kernel's clock.
     pub rate: Rate,
 }
@@ -55,6 +58,7 @@ pub fn desired(input: &Input<'_>) -> Desired {
             idle: idle_times(input.config).limits(input.rate),
             learn: input.rate.epochs(input.config.timeouts.learn),
         },
+        tunnel: tunnel::want(input.config, input.found),
         ..Desired::default()
     };
     for plan in input.plans.iter().filter(|plan| plan.index != 0) {
@@ -201,7 +205,7 @@ fn service_want(input: &Input<'_>, service: &Service) -> ServiceWant {
                 && deliver == Deliver::Redirect
                 && weights.len() > 1,
             deliver: if one.remote { Deliver::Uplink } else { deliver },
-            moves: moves(input.view, service, one, vlan),
+            moves: moves(input, service, one, vlan),
             weights,
             state: input.book.state(&name),
         }
@@ -239,18 +243,26 @@ fn service_want(input: &Input<'_>, service: &Service) -> ServiceWant {
 }
 
 /// Where the flows of a target go when it has moved: out of the uplink to its MAC, which the segment leads to its new
-/// host. A `nat` flow can follow only where its answers are translated without its record, which is on this host.
-fn moves(view: &View, service: &Service, one: &Found, vlan: u16) -> Moves {
+/// host; or there through a tunnel. A `nat` flow can follow only where its answers are translated without its record, which is on this host.
+fn moves(input: &Input<'_>, service: &Service, one: &Found, vlan: u16) -> Moves {
+    let view = input.view;
     if service.forward == config::Forward::Nat && !service.exclusive {
         return Moves::Nowhere;
     }
-    match (one.base.mac, view.by_index(one.uplink)) {
+    let uplink = view.by_index(one.uplink);
+    let host = input.hosts.get(&one.full_name()).map(String::as_str);
+    let vlan_tag = uplink.map_or(0, |link| tag(view, link, service, vlan));
+    if let Some(through) = tunnel::moves(input.config, view, one, vlan_tag, host) {
+        return through;
+    }
+    match (one.base.mac, uplink) {
         (Some(mac), Some(link)) => Moves::To(Place {
             ifindex: link.index,
-            vlan: tag(view, link, service, vlan),
+            vlan: vlan_tag,
             mtu: link.mtu.min(u32::from(u16::MAX)) as u16,
             mac,
             deliver: Deliver::Uplink,
+            through: None,
         }),
         _ => Moves::AsBefore,
     }

@@ -9,6 +9,7 @@ use lbx_common::addr::Mac;
 use lbx_common::flow::IdleLimits;
 use lbx_common::port::{self, Port};
 use lbx_common::target::{Deliver, Forward, State, Weight};
+use lbx_common::tunnel::TunnelWord;
 
 /// Everything the datapath is to do.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -21,6 +22,8 @@ pub struct Desired {
     pub services: Vec<ServiceWant>,
     /// What the control block should say.
     pub control: ControlWant,
+    /// What comes out of tunnels here, if this host has an end of them.
+    pub tunnel: Option<TunnelWant>,
 }
 
 impl Desired {
@@ -173,6 +176,36 @@ pub struct Place {
     pub mac: Mac,
     /// Into the port, or out of it as an uplink.
     pub deliver: Deliver,
+    /// Through a tunnel.
+    pub through: Option<Through>,
+}
+
+/// A tunnel to another host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Through {
+    /// MAC of the next hop.
+    pub hop: Mac,
+    /// This host's end.
+    pub own: IpAddr,
+    /// The other's.
+    pub end: IpAddr,
+    /// VXLAN network.
+    pub vni: u32,
+    /// UDP port.
+    pub port: u16,
+}
+
+/// What comes out of tunnels here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelWant {
+    /// This host's end.
+    pub own: IpAddr,
+    /// Network and port.
+    pub word: TunnelWord,
+    /// The other hosts' ends.
+    pub peers: Vec<IpAddr>,
+    /// VMs here: switch, MAC, and interface index of the vNIC.
+    pub vms: Vec<(String, Mac, u32)>,
 }
 
 impl TargetWant {

@@ -89,13 +89,17 @@ impl Reconciler {
         for ((want, (index, _)), targets) in want.services.iter().zip(&indices).zip(&places) {
             placed.push(Placed { want, index: *index, switch: pass.switch(&want.switch)?, targets });
         }
-        let specs = addresses::specs(&placed);
+        let mut specs = addresses::specs(&placed);
+        if let Some(tunnel) = &want.tunnel {
+            addresses::tunnel(&mut specs, tunnel.own);
+        }
         if self.addresses.as_ref() != Some(&specs) {
             if pass.store.write_addresses(&specs)? {
                 pass.changes.push(format!("address table: {} addresses in force", specs.len()));
             }
             self.addresses = Some(specs);
         }
+        pass.put_tunnel(want.tunnel.as_ref())?;
         if pass.store.idle()? != want.control.idle {
             pass.store.set_idle(want.control.idle)?;
             pass.changes.push("idle times changed".to_owned());

@@ -167,7 +167,7 @@ fn services_come_and_go_without_touching_the_others() {
 
 fn out_of_the_uplink(mac: u8) -> Moves {
     let deliver = Deliver::Uplink;
-    Moves::To(Place { ifindex: 2, vlan: 0, mtu: 1500, mac: [2, 0, 0, 0, 0, mac], deliver })
+    Moves::To(Place { ifindex: 2, vlan: 0, mtu: 1500, mac: [2, 0, 0, 0, 0, mac], deliver, through: None })
 }
 
 #[test]

@@ -91,7 +91,8 @@ fn neighbour(view: &View, target: &Target) -> Option<Mac> {
     addresses.into_iter().flatten().find_map(|addr| view.neighbour_mac(addr))
 }
 
-fn uplinks(config: &Config, view: &View, service: &Service) -> Vec<u32> {
+/// The uplinks of a service's switch.
+pub(super) fn uplinks(config: &Config, view: &View, service: &Service) -> Vec<u32> {
     let Some(switch) = view.link(&service.switch) else { return Vec::new() };
     if !switch.is_bridge() {
         return vec![switch.index];

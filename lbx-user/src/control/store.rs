@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use anyhow::Result;
+use lbx_common::addr::Ip;
 use lbx_common::addresses::AddressSpec;
 use lbx_common::elsewhere::Elsewhere;
 use lbx_common::flow::{IdleLimits, TargetWord};
@@ -10,6 +11,7 @@ use lbx_common::limits::{MAX_ELSEWHERE, MAX_SERVICES, MAX_TARGETS};
 use lbx_common::port::Port;
 use lbx_common::service::Service;
 use lbx_common::target::{StateWord, Target, Weight};
+use lbx_common::tunnel::{TunnelWord, VmKey};
 
 use crate::datapath::{Maps, Region};
 
@@ -82,6 +84,9 @@ pub trait Store {
     fn elsewhere(&self, index: u16) -> Result<Elsewhere>;
     /// Writes one that no target names.
     fn write_elsewhere(&mut self, index: u16, place: &Elsewhere) -> Result<()>;
+
+    /// What comes out of tunnels here: network and port, the peers' ends, and the VMs. Whether anything changed.
+    fn write_tunnel(&mut self, word: TunnelWord, peers: &[(Ip, u32)], vms: &[(VmKey, u32)]) -> Result<bool>;
 
     /// Sets the counters of an index to zero: it passes to another target.
     fn clear_target_stats(&mut self, index: u16) -> Result<()>;
@@ -184,6 +189,12 @@ impl Store for &Maps {
     }
     fn write_elsewhere(&mut self, index: u16, place: &Elsewhere) -> Result<()> {
         Ok(Maps::write_elsewhere(self, index.into(), place)?)
+    }
+    fn write_tunnel(&mut self, word: TunnelWord, peers: &[(Ip, u32)], vms: &[(VmKey, u32)]) -> Result<bool> {
+        let other = self.control()?.tunnel != word;
+        let (peers, vms) = (self.write_tunnel_peers(peers)?, self.write_tunnel_vms(vms)?);
+        Maps::write_tunnel(self, word)?;
+        Ok(other || peers || vms)
     }
     fn clear_target_stats(&mut self, index: u16) -> Result<()> {
         Ok(Maps::clear_target_stats(self, index.into())?)

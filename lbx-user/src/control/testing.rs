@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use lbx_common::addr::Ip;
 use lbx_common::addresses::AddressSpec;
 use lbx_common::elsewhere::Elsewhere;
 use lbx_common::flow::{IdleLimits, TargetWord};
 use lbx_common::port::Port;
 use lbx_common::service::Service;
 use lbx_common::target::{Deliver, Forward, State, StateWord, Target, Weight, weight_index};
+use lbx_common::tunnel::{TunnelWord, VmKey};
 
 use super::desired::{
     ControlWant, Desired, Moves, PortWant, ServiceWant, StateWant, SwitchWant, TargetWant, VipWant,
@@ -97,6 +99,7 @@ pub struct Memory {
     pub ports: Vec<Port>,
     pub elsewhere: Vec<Elsewhere>,
     pub rings: BTreeMap<(u16, u8), u64>,
+    pub tunnel: (TunnelWord, Vec<(Ip, u32)>, Vec<(VmKey, u32)>),
     pub idle: IdleLimits,
     pub learn: u16,
 }
@@ -251,6 +254,13 @@ impl Store for Memory {
     fn write_ring(&mut self, target: u16, queue: u8, ring: u64) -> Result<()> {
         self.rings.insert((target, queue), ring);
         Ok(())
+    }
+    fn write_tunnel(&mut self, word: TunnelWord, peers: &[(Ip, u32)], vms: &[(VmKey, u32)]) -> Result<bool> {
+        let new = (word, peers.to_vec(), vms.to_vec());
+        let changed = self.tunnel != new;
+        self.writes += usize::from(changed);
+        self.tunnel = new;
+        Ok(changed)
     }
     fn clear_target_stats(&mut self, _: u16) -> Result<()> {
         Ok(())

@@ -231,6 +231,7 @@ impl Core {
     fn try_settle(&mut self) -> Result<()> {
         self.follow_migrations();
         let rate = self.datapath.maps().rate()?;
+        let hosts = self.migrations.hosts();
         let input = Input {
             config: &self.config,
             view: &self.host.view,
@@ -241,6 +242,7 @@ impl Core {
             book: &self.book,
             weigher: &self.weigher,
             answers: &self.answers,
+            hosts: &hosts,
             rate,
         };
         let mut desired = build::desired(&input);

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::config::{Config, Service};
 use crate::control::resolve::{Found, KnownMacs, resolve};
+use crate::control::tunnel;
 use crate::datapath::{self, Instance, Point};
 use crate::host::filters::{self, Asked, Finding, Sender};
 use crate::host::offload::{self, Offloads};
@@ -20,6 +21,9 @@ use crate::peers::message::VmHere;
 
 /// Filter rules change without an event: they are read again after this long.
 const FILTERS_AGE: Duration = Duration::from_secs(30);
+
+/// Who does not answer for so long is looked for less often.
+const ANSWERS: Duration = Duration::from_secs(30);
 
 /// What was read, and what follows from it for a config.
 #[derive(Debug, Default)]
@@ -40,6 +44,8 @@ pub struct Host {
     pub vms: Vec<Vm>,
     /// The same for peers, with what else targets are behind local ports.
     pub here: Vec<VmHere>,
+    /// Since when somebody on the way to a peer does not answer.
+    silent: Option<Instant>,
     filters: Vec<Finding>,
     filters_read: Option<(Instant, Vec<Asked>)>,
 }
@@ -57,6 +63,13 @@ impl Host {
         afresh: bool,
     ) -> Result<()> {
         let view = crate::host::view().await.context("cannot read the host's links")?;
+        let hops = tunnel::hops(config, &view);
+        let silent = hops.iter().any(|(_, mac)| mac.is_none());
+        self.silent = silent.then(|| self.silent.unwrap_or_else(Instant::now));
+        let asked_for: Vec<_> = hops.iter().map(|(next, _)| (next.index, next.address)).collect();
+        if let Err(error) = crate::host::ask(&asked_for).await {
+            tracing::debug!("asking for the way to peers: {error}");
+        }
         let processes = vm::scan().context("cannot read the host's processes")?;
         self.vms = list(config, &processes);
         let found = resolve(config, &view, &processes, &self.macs);
@@ -113,9 +126,11 @@ impl Host {
             .collect()
     }
 
-    /// Whether a target's port is there and its MAC is not known yet: nobody tells when it is.
+    /// Whether a target's port is there and its MAC is not known yet, or that of the way to a peer: nobody tells when
+    /// it is.
     pub fn is_waiting(&self) -> bool {
-        self.found.iter().any(|one| one.ifindex != 0 && one.base.mac.is_none())
+        self.silent.is_some_and(|since| since.elapsed() < ANSWERS)
+            || self.found.iter().any(|one| one.ifindex != 0 && one.base.mac.is_none())
     }
 
     /// Names of the uplinks of all switches.

@@ -102,6 +102,14 @@ impl Migrations {
         open.find(|record| record.targets.iter().any(|one| one == target))?.host.as_deref()
     }
 
+    /// The other host of the migration a target's VM is in, by full name of the target, where somebody said which: known
+    /// from the start, so that the way there is prepared.
+    pub fn hosts(&self) -> BTreeMap<String, String> {
+        let records = self.ledger.open.values();
+        let known = records.filter_map(|record| Some((&record.targets, record.host.as_ref()?)));
+        known.flat_map(|(targets, host)| targets.iter().map(|name| (name.clone(), host.clone()))).collect()
+    }
+
     /// Whether a target keeps getting new flows although its VM migrates: its service has nobody else.
     pub fn is_last(&self, target: &str) -> bool {
         self.last.contains(target)

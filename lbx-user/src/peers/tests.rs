@@ -21,13 +21,19 @@ fn address(n: u8) -> SocketAddr {
 
 fn config(dir: &Path, (name, at): (&str, u8), others: &[(&str, u8)]) -> config::Peers {
     let (certificate, key) = host_files(dir, name);
-    let others = others.iter().map(|(name, n)| Peer { name: (*name).to_owned(), address: address(*n) });
+    let others = others.iter().map(|(name, n)| Peer {
+        name: (*name).to_owned(),
+        address: address(*n),
+        tunnel: None,
+        tunnel_mtu: None,
+    });
     config::Peers {
         name: name.to_owned(),
         listen: address(at),
         ca: ca_file(dir),
         certificate,
         key,
+        tunnel: None,
         others: others.collect(),
     }
 }

@@ -7,6 +7,7 @@ use crate::cli::session::Session;
 use crate::config::Config;
 use crate::config::checked::format_mac;
 use crate::control::build;
+use crate::control::tunnel;
 use crate::daemon::host::Host;
 use crate::datapath;
 use crate::host::filters::Source;
@@ -31,6 +32,14 @@ pub(super) fn look(session: &Session, config: &Config, host: &Host, found: &mut 
             None => refusal.service.clone(),
         };
         found.fail("guard-rail", &subject, refusal.reason.clone(), &refusal.hint);
+    }
+    let uplinks = |plan: &crate::host::plan::Plan| {
+        let ports = plan.ports.iter().filter(|port| port.role == Role::Uplink);
+        (plan.switch.clone(), ports.map(|port| port.index).collect::<Vec<u32>>())
+    };
+    let uplinks: Vec<_> = host.plans.iter().map(uplinks).collect();
+    for (peer, why) in tunnel::problems(config, &host.view, &uplinks) {
+        found.warn("tunnel", &peer, why, "see \"Tunnels\" in docs/operations.md");
     }
     targets(config, host, found);
     filters(config, host, found);

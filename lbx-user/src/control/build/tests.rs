@@ -94,6 +94,7 @@ fn run(view: &View, config: &str, book: &WishBook, answers: &BTreeMap<Key, Phase
         refusals: &[],
         book,
         answers,
+        hosts: &BTreeMap::new(),
         rate: Rate::new(250),
     })
 }

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use lbx_common::elsewhere::Elsewhere;
+use lbx_common::tunnel::{TunnelWord, VmKey};
 
 use super::Pass;
-use crate::control::desired::{Moves, Place};
+use crate::control::desired::{Moves, Place, TunnelWant};
 use crate::control::store::Store;
 
 /// All entries, as they were when the first of a pass was looked for.
@@ -54,9 +55,37 @@ impl<S: Store> Pass<'_, S> {
         Ok(index)
     }
 
+    /// What comes out of tunnels here.
+    pub(super) fn put_tunnel(&mut self, want: Option<&TunnelWant>) -> Result<()> {
+        let (mut word, mut peers, mut vms) = (TunnelWord::default(), Vec::new(), Vec::new());
+        if let Some(want) = want {
+            word = want.word;
+            peers.extend(want.peers.iter().map(|end| ((*end).into(), 0)));
+            for (switch, mac, ifindex) in &want.vms {
+                // A switch that is gone has no VMs.
+                if let Some(switch) = self.switches.get(switch) {
+                    vms.push((VmKey { mac: *mac, switch: *switch }, *ifindex));
+                }
+            }
+        }
+        if self.store.write_tunnel(word, &peers, &vms)? {
+            self.changes.push(format!("tunnels of {} hosts, to {} VMs here", peers.len(), vms.len()));
+        }
+        Ok(())
+    }
+
     /// As the kernel sees it; `None` if the port is none of ours.
     fn entry(&self, place: &Place) -> Option<Elsewhere> {
         let port_index = *self.ports.get(&place.ifindex)?;
+        let through = place.through.map_or_else(Elsewhere::default, |through| Elsewhere {
+            tunnel: 1,
+            hop: through.hop,
+            src: through.own.into(),
+            dst: through.end.into(),
+            vni: through.vni,
+            udp_port: through.port,
+            ..Elsewhere::default()
+        });
         Some(Elsewhere {
             ifindex: place.ifindex,
             port_index,
@@ -64,7 +93,7 @@ impl<S: Store> Pass<'_, S> {
             mtu: place.mtu,
             mac: place.mac,
             deliver: place.deliver as u8,
-            ..Elsewhere::default()
+            ..through
         })
     }
 
