@@ -78,6 +78,7 @@ pub fn desired(services: Vec<ServiceWant>) -> Desired {
             .collect(),
         services,
         control: ControlWant::default(),
+        tunnel: None,
     }
 }
 

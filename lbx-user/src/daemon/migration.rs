@@ -107,7 +107,9 @@ impl Migrations {
     pub fn hosts(&self) -> BTreeMap<String, String> {
         let records = self.ledger.open.values();
         let known = records.filter_map(|record| Some((&record.targets, record.host.as_ref()?)));
-        known.flat_map(|(targets, host)| targets.iter().map(|name| (name.clone(), host.clone()))).collect()
+        known
+            .flat_map(|(targets, host)| targets.iter().map(move |name| (name.clone(), host.clone())))
+            .collect()
     }
 
     /// Whether a target keeps getting new flows although its VM migrates: its service has nobody else.

@@ -9,7 +9,7 @@ use netlink_packet_route::neighbour::{NeighbourFlags, NeighbourState};
 /// [`super::view`]. Needs `CAP_NET_ADMIN`; must run on a tokio runtime.
 ///
 /// # Errors
-/// A netlink request that failed, of the last one.
+/// A netlink request that failed, the first of several.
 pub async fn ask(neighbours: &[(u32, IpAddr)]) -> io::Result<()> {
     if neighbours.is_empty() {
         return Ok(());
