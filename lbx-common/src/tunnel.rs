@@ -105,12 +105,12 @@ pub const fn spread(src: &Ip, dst: &Ip, ports: u32) -> u16 {
 impl Outer {
     #[inline(always)]
     const fn udp_vxlan(&self) -> [u8; UDP_VXLAN] {
-        let [a, b] = (DYNAMIC | (self.spread & 0x3fff)).to_be_bytes();
-        let [c, d] = self.port.to_be_bytes();
-        let [e, f] = field(self.len + UDP_VXLAN as u32).to_be_bytes();
-        let [_, x, y, z] = self.vni.to_be_bytes();
+        let from = (DYNAMIC | (self.spread & 0x3fff)).to_be_bytes();
+        let to = self.port.to_be_bytes();
+        let len = field(self.len + UDP_VXLAN as u32).to_be_bytes();
+        let [_, vni @ ..] = self.vni.to_be_bytes();
         // The checksum stays 0: the frame inside has its own (RFC 7348, section 5; RFC 6935 for IPv6).
-        [a, b, c, d, e, f, 0, 0, VNI_VALID, 0, 0, 0, x, y, z, 0]
+        [from[0], from[1], to[0], to[1], len[0], len[1], 0, 0, VNI_VALID, 0, 0, 0, vni[0], vni[1], vni[2], 0]
     }
 
     /// IPv4, UDP and VXLAN headers.

@@ -7,6 +7,7 @@ pub mod bench;
 pub mod mutate;
 pub mod run;
 pub mod tap;
+pub mod tunnel;
 pub mod wire;
 pub mod world;
 

@@ -122,7 +122,15 @@ mod tests {
     fn peers(dir: &Path, name: &str) -> Peers {
         let (certificate, key) = host_files(dir, name);
         let listen = "127.0.0.1:1".parse().unwrap();
-        Peers { name: name.into(), listen, ca: ca_file(dir), certificate, key, others: Vec::new() }
+        Peers {
+            name: name.into(),
+            listen,
+            ca: ca_file(dir),
+            certificate,
+            key,
+            tunnel: None,
+            others: Vec::new(),
+        }
     }
 
     #[test]

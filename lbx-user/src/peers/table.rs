@@ -236,10 +236,10 @@ mod tests {
     fn only_the_newest_connection_counts() {
         let shared = Shared::default();
         let at = "10.0.0.2:9346".parse().unwrap();
-        let others = vec![config::Peer { name: "b".into(), address: at }];
+        let others = vec![config::Peer { name: "b".into(), address: at, tunnel: None, tunnel_mtu: None }];
         let (listen, path) = (at, std::path::PathBuf::new());
         let (ca, certificate, key) = (path.clone(), path.clone(), path);
-        let config = config::Peers { name: "a".into(), listen, ca, certificate, key, others };
+        let config = config::Peers { name: "a".into(), listen, ca, certificate, key, tunnel: None, others };
         shared.begin(Some(&config));
         let hello = |instance: &str| Hello {
             name: "b".into(),
