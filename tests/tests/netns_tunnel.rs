@@ -57,9 +57,9 @@ fn part(lab: &Lab) {
     tools::ip(
         &lab.hosts[1].ns,
         &[
-            "-4 addr flush dev br0".into(),
+            format!("addr del {}/24 dev br0", addr::host(1).v4),
             format!("addr add {THERE}/24 dev br0"),
-            format!("route add default via {ROUTER_THERE}"),
+            format!("route add 10.77.0.0/24 via {ROUTER_THERE}"),
         ],
     )
     .unwrap();
@@ -125,7 +125,12 @@ fn connections_follow(xdp: &'static str) {
     let there = scenario.lab.hosts[1].ns.clone();
     let device = format!("link add vx0 type vxlan id {VNI} local {THERE} dstport 4789 nolearning");
     tools::ip(&there, &[device, "link set vx0 master br0 up".into()]).unwrap();
-    let ready = || Ok(!scenario.lbx().cli(&["doctor"]).unwrap_or_default().contains("has not answered"));
+    // It may have something else to say, and then exits with 1.
+    let ready = || {
+        let out = scenario.lbx().output(&["doctor"])?;
+        let text = [out.stdout, out.stderr].map(|part| String::from_utf8_lossy(&part).into_owned()).concat();
+        Ok(!text.is_empty() && !text.contains("has not answered"))
+    };
     assert!(eventually(LIMIT, ready).unwrap(), "{}", scenario.story());
     let sniffer = Sniffer::start(&scenario.lab.net, "h1").unwrap();
     for service in ["web", "echo"] {
