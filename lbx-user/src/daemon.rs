@@ -24,6 +24,7 @@ mod report;
 mod requests;
 mod responses;
 mod run;
+mod ways;
 mod weigh;
 
 pub use core::AttachOptions;

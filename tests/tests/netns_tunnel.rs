@@ -1,4 +1,5 @@
-//! A VM that leaves for a host on another network, with a router between: its connections follow it through a tunnel.
+//! A VM that leaves for a host on another network, with a router between: its connections follow it through a tunnel,
+//! and wait for as long as the router says nothing.
 //!
 //! First the kernel's own VXLAN device takes the frames out, as proof that they are what the standard says; then the
 //! lbx of the other host does.
@@ -30,16 +31,12 @@ fn end(host: usize) -> String {
     if host == 0 { addr::host(0).v4.to_string() } else { THERE.to_owned() }
 }
 
-/// Takes the second host off the first one's segment, and puts a router between them. The router answers on the
-/// second network for whoever is on the first, as the VM finds the client where it always was.
+/// Takes the second host off the first one's segment, and puts a router between them, which has no address there yet.
+/// It answers on the second network for whoever is on the first, as the VM finds the client where it always was.
 fn part(lab: &Lab) {
     tools::ip(
         &lab.net,
-        &[
-            "link set h1 nomaster".into(),
-            format!("addr add {ROUTER_HERE}/24 dev sw0"),
-            format!("addr add {ROUTER_THERE}/24 dev h1"),
-        ],
+        &["link set h1 nomaster".into(), format!("addr add {ROUTER_THERE}/24 dev h1")],
     )
     .unwrap();
     lab.net
@@ -104,6 +101,25 @@ fn goes_on(scenario: &Scenario, long: &Running, what: &str) {
     assert!(eventually(LIMIT, more).unwrap(), "{what}: {:?}\n{}", long.so_far(), scenario.story());
 }
 
+/// Nobody knows the way to the other host yet: packets are dropped, no connection is broken or goes to the other VM, and
+/// whoever looks is told.
+fn held_up(scenario: &Scenario) {
+    let dropped = || Ok(scenario.count(0, "blackholed")? > 0);
+    assert!(eventually(LIMIT, dropped).unwrap(), "{}", scenario.story());
+    let target = scenario.target(0, "echo/vif0").unwrap();
+    assert_eq!(target["effective"], "blackholed", "{target}");
+    let out = |words: &[&str]| {
+        let out = scenario.lbx().output(words).unwrap();
+        [out.stdout, out.stderr].map(|part| String::from_utf8_lossy(&part).into_owned()).concat()
+    };
+    for words in [&["targets"][..], &["status"], &["doctor"]] {
+        let text = out(words);
+        let said = text.contains("echo/vif0") && text.contains(&format!("{ROUTER_HERE} has not answered"));
+        assert!(said, "{words:?}: {text}");
+    }
+    assert_eq!(scenario.count(0, "tunnel_sent").unwrap(), 0);
+}
+
 fn connections_follow(xdp: &'static str) {
     need_root();
     let lab = Lab::start(LabSpec::hosts(&[2, 0], VmKind::StandIn)).unwrap();
@@ -125,18 +141,20 @@ fn connections_follow(xdp: &'static str) {
     let there = scenario.lab.hosts[1].ns.clone();
     let device = format!("link add vx0 type vxlan id {VNI} local {THERE} dstport 4789 nolearning");
     tools::ip(&there, &[device, "link set vx0 master br0 up".into()]).unwrap();
-    // It may have something else to say, and then exits with 1.
-    let ready = || {
-        let out = scenario.lbx().output(&["doctor"])?;
-        let text = [out.stdout, out.stderr].map(|part| String::from_utf8_lossy(&part).into_owned()).concat();
-        Ok(!text.is_empty() && !text.contains("has not answered"))
-    };
-    assert!(eventually(LIMIT, ready).unwrap(), "{}", scenario.story());
     let sniffer = Sniffer::start(&scenario.lab.net, "h1").unwrap();
     for service in ["web", "echo"] {
-        scenario.lbx().cli(&["set", "state", &format!("{service}/vif0"), "moved"]).unwrap();
+        let said = scenario.lbx().cli(&["set", "state", &format!("{service}/vif0"), "moved"]).unwrap();
+        assert!(said.contains("dropped until they can follow it"), "{said}");
     }
     carry(&scenario.lab);
+    held_up(&scenario);
+    // The router comes up, and nobody says so.
+    tools::ip(&scenario.lab.net, &[format!("addr add {ROUTER_HERE}/24 dev sw0")]).unwrap();
+    let moved = || {
+        let target = scenario.target(0, "echo/vif0")?;
+        Ok(target["effective"] == "moved" && target.get("held_up").is_none())
+    };
+    assert!(eventually(LIMIT, moved).unwrap(), "{}", scenario.story());
     goes_on(&scenario, &long, "out of the kernel's own device");
     assert!(scenario.count(0, "tunnel_sent").unwrap() > 0, "{}", scenario.story());
     assert!(scenario.count(0, "too_big_answered").unwrap() > 0, "{}", scenario.story());

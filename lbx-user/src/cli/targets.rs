@@ -45,7 +45,7 @@ fn table(answer: &Targets) -> String {
     }
     let mut text = output::text(&table);
     for target in &answer.targets {
-        if let Some(problem) = &target.problem {
+        for problem in target.held_up.iter().chain(&target.problem) {
             text.push_str(&format!("\n{}: {problem}", target.name));
         }
     }

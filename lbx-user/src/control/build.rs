@@ -206,6 +206,7 @@ fn service_want(input: &Input<'_>, service: &Service) -> ServiceWant {
                 && weights.len() > 1,
             deliver: if one.remote { Deliver::Uplink } else { deliver },
             moves: moves(input, service, one, vlan),
+            host: input.hosts.get(&name).cloned(),
             weights,
             state: input.book.state(&name),
         }

@@ -11,6 +11,8 @@ use lbx_common::port::{self, Port};
 use lbx_common::target::{Deliver, Forward, State, Weight};
 use lbx_common::tunnel::TunnelWord;
 
+use super::wishes::BLACKHOLE;
+
 /// Everything the datapath is to do.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Desired {
@@ -146,6 +148,8 @@ pub struct TargetWant {
     pub deliver: Deliver,
     /// Where its flows go when it has moved.
     pub moves: Moves,
+    /// The VM's new host that this was worked out for, if one was named.
+    pub host: Option<String>,
     /// Weight per queue, at least one element.
     pub weights: Vec<Weight>,
     /// What the datapath is to do with its packets.
@@ -153,12 +157,19 @@ pub struct TargetWant {
 }
 
 /// Where the flows of a target go when it has moved: prepared while it is still here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Moves {
     /// Nowhere: they are selected anew.
     Nowhere,
     /// Where it was prepared that they go; the target is not here any more.
     AsBefore,
+    /// To this end of a tunnel, once the way there is known; until then where it was prepared, if that is the same end.
+    Waiting {
+        /// The other host's end.
+        end: IpAddr,
+        /// Why the way is not known.
+        why: String,
+    },
     /// There.
     To(Place),
 }
@@ -242,6 +253,17 @@ impl StateWant {
             (State::Blackholed, _) => Self { fallback: State::Down, ..self },
             _ => Self::lasting(State::Down),
         }
+    }
+
+    /// What stands while nobody knows the way to the VM's new host: its packets are dropped and counted, and sent again
+    /// by whoever sent them. Without the daemon its flows are selected anew in the end: nobody will find the way.
+    #[must_use]
+    pub fn until_the_way_is_known(self) -> Self {
+        if self.state != State::Moved && self.fallback != State::Moved {
+            return self;
+        }
+        let deadline = Some(self.deadline.unwrap_or(BLACKHOLE));
+        Self { state: State::Blackholed, fallback: State::Down, deadline }
     }
 
     /// Whether the target has slots in the table. A blackholed one keeps its slots: the state is short, and

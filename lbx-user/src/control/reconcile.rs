@@ -18,7 +18,7 @@ use lbx_common::service::{self, Service};
 use lbx_common::target::{Forward, State, StateWord, Target, Weight};
 
 use super::addresses::{self, Placed};
-use super::desired::{Desired, ServiceWant};
+use super::desired::{Desired, ServiceWant, StateWant, TargetWant};
 use super::index::{FlowTargets, Names, map_name};
 use super::store::Store;
 use super::tables::{self, Repair};
@@ -41,6 +41,8 @@ pub struct Reconciler {
     placed: BTreeMap<String, (u16, Vec<(u16, u8)>)>,
     /// Tables as they are in the maps, so that a change of weights need not read them again.
     kept: BTreeMap<String, Table>,
+    /// Targets whose flows cannot go yet where they are to go once the target is moved, and why.
+    unready: BTreeMap<String, String>,
 }
 
 /// What a pass knows while it runs.
@@ -53,6 +55,7 @@ struct Pass<'a, S> {
     /// Number by name.
     switches: BTreeMap<String, u16>,
     elsewhere: Option<elsewhere::Places>,
+    unready: BTreeMap<String, String>,
     changes: Vec<String>,
 }
 
@@ -79,6 +82,7 @@ impl Reconciler {
                 pass.put_targets(service, index).with_context(|| format!("service {}", service.name))?;
             indices.push((index, targets));
         }
+        self.unready = std::mem::take(&mut pass.unready);
         for (service, (index, targets)) in want.services.iter().zip(&indices) {
             self.put_service(&mut pass, service, *index, targets)
                 .with_context(|| format!("service {}", service.name))?;
@@ -124,10 +128,28 @@ impl Reconciler {
         let names = Names::adopt(store)?;
         for (service, target) in want.targets() {
             if let Some(index) = names.targets.get(&map_name(&target.full_name(&service.name))) {
-                target::put_state(store, *index, target.state)?;
+                target::put_state(store, *index, self.state(service, target))?;
             }
         }
         Ok(())
+    }
+
+    /// What the datapath is told of a target: not that it moved before it can be followed.
+    pub fn state(&self, service: &ServiceWant, target: &TargetWant) -> StateWant {
+        match self.unready(&target.full_name(&service.name)) {
+            Some(_) => target.state.until_the_way_is_known(),
+            None => target.state,
+        }
+    }
+
+    /// Why flows of a target (full name) could not follow it to its new host now, if they could not.
+    pub fn unready(&self, target: &str) -> Option<&str> {
+        self.unready.get(target).map(String::as_str)
+    }
+
+    /// Whether there are such targets.
+    pub fn any_unready(&self) -> bool {
+        !self.unready.is_empty()
     }
 
     fn put_service(
@@ -226,6 +248,7 @@ impl<'a, S: Store> Pass<'a, S> {
             ports,
             switches: BTreeMap::new(),
             elsewhere: None,
+            unready: BTreeMap::new(),
             changes: Vec::new(),
         })
     }

@@ -1,11 +1,12 @@
 //! The reconciler against maps in memory.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use lbx_common::flow::TargetWord;
 use lbx_common::target::{Deliver, State, Weight, flags};
 
-use super::desired::{Moves, Place, StateWant};
+use super::desired::{Moves, Place, StateWant, Through};
 use super::reconcile::Reconciler;
 use super::testing::{Memory, desired, service, target};
 
@@ -196,6 +197,41 @@ fn where_moved_flows_go_is_written_before_and_stays_when_the_target_is_gone() {
     want.services[0].targets[0].state = StateWant::lasting(State::Active);
     Reconciler::default().apply(&mut maps, &want).unwrap();
     assert_eq!(maps.targets[0].state.stored(), State::Down);
+}
+
+#[test]
+fn nobody_is_said_to_have_moved_before_the_way_is_known() {
+    let end = |last: u8| IpAddr::from([10, 1, 0, last]);
+    let tunnel = |last| {
+        let through = Through { hop: [2; 6], own: end(1), end: end(last), vni: 7, port: 4789 };
+        let Moves::To(place) = out_of_the_uplink(7) else { unreachable!() };
+        Moves::To(Place { through: Some(through), ..place })
+    };
+    let waiting = |last| Moves::Waiting { end: end(last), why: "silence".to_owned() };
+    let mut maps = Memory::new();
+    let mut reconciler = Reconciler::default();
+    let mut want = desired(vec![service("web", 80, &["a", "b"])]);
+    let mut look = |maps: &mut Memory, moves, state| {
+        let target = &mut want.services[0].targets[0];
+        (target.moves, target.state) = (moves, StateWant::lasting(state));
+        reconciler.apply(maps, &want).unwrap();
+        // What a change of a wish writes says the same.
+        let after = maps.targets[0].state;
+        reconciler.apply_states(maps, &want).unwrap();
+        assert_eq!(maps.targets[0].state.stored(), after.stored());
+        (after.stored(), after.fallback(), reconciler.unready("web/a").map(str::to_owned))
+    };
+    let silence = Some("silence".to_owned());
+    let dropped = (State::Blackholed, State::Down, silence.clone());
+    assert_eq!(look(&mut maps, waiting(2), State::Active), (State::Active, State::Active, silence));
+    assert_eq!(look(&mut maps, waiting(2), State::Moved), dropped);
+    assert_eq!(look(&mut maps, tunnel(2), State::Moved).0, State::Moved);
+    assert_eq!(look(&mut maps, waiting(2), State::Moved).0, State::Moved, "who was known may be silent");
+    assert_eq!(look(&mut maps, waiting(3), State::Moved), dropped, "that is the way to another host");
+    assert_eq!(look(&mut maps, tunnel(3), State::Moved).0, State::Moved);
+    // So is the common segment.
+    look(&mut maps, out_of_the_uplink(7), State::Active);
+    assert_eq!(look(&mut maps, waiting(3), State::Moved), dropped);
 }
 
 #[test]

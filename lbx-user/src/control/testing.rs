@@ -54,6 +54,7 @@ pub fn target(name: &str, ifindex: u32) -> TargetWant {
         choose_queue: false,
         deliver: Deliver::Redirect,
         moves: Moves::Nowhere,
+        host: None,
         weights: vec![Weight { weight: 100, configured: 100 }],
         state: StateWant::lasting(State::Active),
     }

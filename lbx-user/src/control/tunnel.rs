@@ -99,10 +99,14 @@ pub fn way(view: &View, switch: &str, uplinks: &[u32], to: IpAddr) -> Result<Way
 pub fn moves(config: &Config, view: &View, one: &Found, tag: u16, host: Option<&str>) -> Option<Moves> {
     let (own, peer) = peer(config, host)?;
     let end = peer.tunnel?;
-    let Some(mac) = one.base.mac else { return Some(Moves::AsBefore) };
+    let waiting = |why| Some(Moves::Waiting { end, why: format!("no way to {} yet: {why}", peer.name) });
+    let Some(mac) = one.base.mac else { return waiting("the MAC of the VM is not known".to_owned()) };
     let service = config.service(&one.base.service)?;
     let uplinks = uplinks(config, view, service);
-    let Ok(way) = way(view, &service.switch, &uplinks, end) else { return Some(Moves::AsBefore) };
+    let way = match way(view, &service.switch, &uplinks, end) {
+        Ok(way) => way,
+        Err(why) => return waiting(why),
+    };
     let carried = peer.tunnel_mtu.map_or(way.mtu, |mtu| mtu.min(way.mtu));
     Some(Moves::To(Place {
         ifindex: way.port,

@@ -282,11 +282,17 @@ impl Core {
     /// A store failed.
     pub fn flip(&mut self) -> Result<()> {
         self.follow_migrations();
+        let hosts = self.tunnels().then(|| self.migrations.hosts());
         for service in &mut self.desired.services {
             for target in &mut service.targets {
-                target.state = self.book.state(&target.full_name(&service.name));
+                let name = target.full_name(&service.name);
+                target.state = self.book.state(&name);
                 if target.ifindex == 0 {
                     target.state = target.state.without_port(target.moves != Moves::Nowhere);
+                }
+                if hosts.as_ref().is_some_and(|hosts| hosts.get(&name) != target.host.as_ref()) {
+                    // Where its flows go was worked out for another host; the pass that follows mends it.
+                    target.state = target.state.until_the_way_is_known();
                 }
             }
         }
@@ -370,7 +376,7 @@ impl Core {
         self.flows_tick();
         self.peers_tick();
         self.migrations_tick();
-        if self.book.any_deadline() {
+        if self.book.any_deadline() || self.waits() {
             let _ = self.flip();
         }
         let known: BTreeSet<String> =

@@ -59,6 +59,7 @@ impl Core {
         notes.extend(self.weigher.notes());
         notes.extend(self.peer_notes());
         notes.extend(self.migration_notes());
+        notes.extend(self.way_notes());
         notes.extend(self.libvirt_notes());
         notes.extend(
             self.failed.iter().map(|text| format!("the datapath does not follow the config: {text}")),
@@ -134,6 +135,7 @@ impl Core {
             target.state_override = self.book.state_of(&target.name, Owner::Operator).is_some();
             target.weight_override = self.book.weight_override(&target.name).is_some();
             target.problem = self.absent.get(&target.name).cloned();
+            target.held_up = self.held_up(&target.name);
             if target.deliver != "uplink" {
                 let service = self.config.service(&target.service);
                 target.deliver_reason = service.map(|service| {
@@ -201,6 +203,8 @@ impl Core {
                 answer.steps.push(add("wish", format!("{} wishes {}{why}", wish.owner, wish.state)));
             }
         }
+        let held_up = answer.target.as_ref().and_then(|name| self.held_up(name));
+        answer.steps.extend(held_up.map(|why| add("moved", why)));
         if let Some(want) = answer.service.as_ref().and_then(|name| self.desired.service(name)) {
             let why = want.suspended.iter().map(|why| add("suspended", why.clone()));
             answer.steps.extend(why);

@@ -33,7 +33,10 @@ impl Core {
             Some(_) if effective.by != Owner::Operator => format!(", as {} wishes", effective.by),
             _ => String::new(),
         };
-        let now = format!("{name} is {}{by}", effective.state.name());
+        let now = match self.held_up(&name) {
+            Some(why) => format!("{name} moved{by}: {why}"),
+            None => format!("{name} is {}{by}", effective.state.name()),
+        };
         Ok(Changed { target: Some(name), changed, now })
     }
 

@@ -27,6 +27,8 @@ const SETTLE: Duration = Duration::from_millis(80);
 const LOOK: Duration = Duration::from_secs(10);
 /// The same while a target's MAC is waited for.
 const SOON: Duration = Duration::from_secs(1);
+/// The same while packets are dropped until the way to a VM's new host is known.
+const AT_ONCE: Duration = Duration::from_millis(100);
 /// Expired flows are freed this often, so that none is around when its epoch has wrapped.
 const SWEEP: Duration = Duration::from_mins(30);
 
@@ -156,6 +158,10 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
     let mut peer_news = core.peers.take().context("peers are heard once")?;
     loop {
         let due = core.migrations_due();
+        if core.waits() {
+            let again = if core.host.is_waiting() { AT_ONCE } else { SOON };
+            look_at = look_at.min(tokio::time::Instant::now() + again);
+        }
         tokio::select! {
             Some(work) = works.recv() => work(&mut core).await,
             event = watcher.next(), if watching => {

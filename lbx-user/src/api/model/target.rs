@@ -77,6 +77,9 @@ pub struct Target {
     pub counters: Counters,
     /// Why it is not there, or refused (only from the daemon).
     pub problem: Option<String>,
+    /// Why its packets are dropped although it moved (only from the daemon).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_up: Option<String>,
 }
 
 /// One owner's wish for a target.

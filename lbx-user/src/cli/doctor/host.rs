@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Findings;
+use crate::api::model::Targets;
 use crate::cli::session::Session;
 use crate::config::Config;
 use crate::config::checked::format_mac;
@@ -41,9 +42,19 @@ pub(super) fn look(session: &Session, config: &Config, host: &Host, found: &mut 
     for (peer, why) in tunnel::problems(config, &host.view, &uplinks) {
         found.warn("tunnel", &peer, why, "see \"Tunnels\" in docs/operations.md");
     }
+    held_up(session, found);
     targets(config, host, found);
     filters(config, host, found);
     vlans(config, host, found);
+}
+
+/// Targets that moved and whose packets are dropped: the daemon says which, and why.
+fn held_up(session: &Session, found: &mut Findings) {
+    let Ok(answer) = session.get::<Targets>("/v1/targets", &()) else { return };
+    for target in &answer.targets {
+        let Some(why) = target.held_up.clone() else { continue };
+        found.fail("moved", &target.name, why, "see \"Tunnels\" in docs/operations.md");
+    }
 }
 
 fn attachment(session: &Session, host: &Host, found: &mut Findings) {

@@ -20,18 +20,28 @@ pub(super) struct Places {
 }
 
 impl<S: Store> Pass<'_, S> {
-    /// Index of the entry that says where a target's flows go while it is moved, 0 nowhere. `before`: what the target
-    /// names now, if it is not a new one.
-    pub(super) fn elsewhere(&mut self, moves: &Moves, before: Option<u16>) -> Result<u16> {
-        let place = match moves {
-            Moves::Nowhere => return Ok(0),
-            Moves::AsBefore => return Ok(before.unwrap_or(0)),
-            Moves::To(place) => place,
+    /// Index of the entry that says where a target's flows go while it is moved, 0 nowhere; and why they cannot go there
+    /// yet. `before`: what the target names now, 0 if that is nothing.
+    pub(super) fn elsewhere(&mut self, moves: &Moves, before: u16) -> Result<(u16, Option<String>)> {
+        let (index, end, why) = match moves {
+            Moves::Nowhere => return Ok((0, None)),
+            Moves::AsBefore => return Ok((before, None)),
+            Moves::Waiting { end, why } => (before, *end, why.as_str()),
+            Moves::To(place) => {
+                let index = self.place(place, before)?;
+                let Some(through) = place.through else { return Ok((index, None)) };
+                (index, through.end, "there is no room to say where its flows go, or no port that they leave by")
+            }
         };
-        let Some(entry) = self.entry(place) else { return Ok(before.unwrap_or(0)) };
-        if let Some(before) = before.filter(|before| *before != 0)
-            && self.store.elsewhere(before)? == entry
-        {
+        let known = self.store.elsewhere(index)?;
+        let there = index != 0 && known.is_tunnel() && known.dst == end.into();
+        Ok((index, (!there).then(|| why.to_owned())))
+    }
+
+    /// Index of the entry of a place; what was before if it cannot be said, and 0 without room.
+    fn place(&mut self, place: &Place, before: u16) -> Result<u16> {
+        let Some(entry) = self.entry(place) else { return Ok(before) };
+        if before != 0 && self.store.elsewhere(before)? == entry {
             return Ok(before);
         }
         if self.elsewhere.is_none() {

@@ -26,8 +26,13 @@ impl<S: Store> Pass<'_, S> {
         let fresh = old.flags & target::flags::IN_USE == 0;
         let generation = if fresh { next_generation(old.generation) } else { old.generation };
         let port = self.ports.get(&want.ifindex).copied();
-        let elsewhere = self.elsewhere(&want.moves, if fresh { None } else { Some(old.elsewhere) })?;
-        let state = if port.is_some() { want.state } else { want.state.without_port(elsewhere != 0) };
+        let (elsewhere, unready) = self.elsewhere(&want.moves, if fresh { 0 } else { old.elsewhere })?;
+        let follows = elsewhere != 0 || unready.is_some();
+        let mut state = if port.is_some() { want.state } else { want.state.without_port(follows) };
+        if let Some(why) = unready {
+            state = state.until_the_way_is_known();
+            self.unready.insert(name.clone(), why);
+        }
         if fresh {
             self.store.set_state(index, StateWord::new(State::Down))?;
         } else {

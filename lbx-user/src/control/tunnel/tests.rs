@@ -140,9 +140,15 @@ fn flows_go_through_the_tunnel_of_the_host_that_was_named() {
     for host in [Some("kvm3"), Some("kvm9"), None] {
         assert_eq!(go(&view, host), None, "{host:?}");
     }
-    assert_eq!(go(&view, Some("kvm4")), Some(Moves::AsBefore), "its MAC is not known yet");
+    let waits = |view: &View, host| match go(view, Some(host)) {
+        Some(Moves::Waiting { end, why }) => (end, why),
+        other => panic!("{host}: {other:?}"),
+    };
+    let (end, why) = waits(&view, "kvm4");
+    assert_eq!(end, ip("10.0.0.4"));
+    assert!(why.contains("kvm4") && why.contains("has not answered"), "{why}");
     view.neighbours.clear();
-    assert_eq!(go(&view, Some("kvm2")), Some(Moves::AsBefore), "what was known stays");
+    assert_eq!(waits(&view, "kvm2").0, ip("10.1.0.2"), "the router is not known any more");
     let mut only = config.clone();
     only.peers.as_mut().unwrap().others.truncate(1);
     view.neighbours.push(Neighbour { index: 1, address: ip("10.0.0.254"), mac: Some(ROUTER) });

@@ -45,6 +45,10 @@ impl Core {
             let want = if last && want == Want::Drain(0) { Want::Nothing } else { want };
             let drained = want == Want::Blackhole && !last && machine.is_some_and(|machine| !machine.pause);
             let state = self.book.state_if(target, want, drained);
+            let state = match self.reconciler.unready(target) {
+                Some(_) => state.until_the_way_is_known(),
+                None => state,
+            };
             // One that is not here is not brought back by its monitor.
             let absent = self.book.state_of(target, Owner::Presence).is_some();
             (!absent).then_some(Flip {
