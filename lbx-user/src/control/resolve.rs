@@ -26,6 +26,8 @@ pub struct Found {
     pub remote: bool,
     /// The uplink by which it is reached when it is not on this host; 0 if the switch has none.
     pub uplink: u32,
+    /// The MAC it was known by last, if it was: that of a VM that has left.
+    pub was: Option<Mac>,
 }
 
 impl Found {
@@ -47,7 +49,10 @@ pub fn resolve(config: &Config, view: &View, processes: &[Process], known: &Know
         .zip(each)
         .map(|(base, (service, target))| {
             let queues = base.queues.clamp(1, MAX_QUEUES) as u8;
-            let mut found = Found { base, ifindex: 0, port: String::new(), queues, remote: false, uplink: 0 };
+            let was = None;
+            let mut found =
+                Found { base, ifindex: 0, port: String::new(), queues, remote: false, uplink: 0, was };
+            found.was = known.get(&found.full_name()).map(|(_, mac)| *mac);
             let uplinks = uplinks(config, view, service);
             let learnt = view
                 .fdb

@@ -140,6 +140,10 @@ fn flows_go_through_the_tunnel_of_the_host_that_was_named() {
     for host in [Some("kvm3"), Some("kvm9"), None] {
         assert_eq!(go(&view, host), None, "{host:?}");
     }
+    let mut left = Found { was: Some(VM), ..found[0].clone() };
+    left.base.mac = None;
+    let after = moves(&config, &view, &left, 0, Some("kvm2"));
+    assert_eq!(after, Some(Moves::To(place)), "it has left, and who it was is remembered");
     let waits = |view: &View, host| match go(view, Some(host)) {
         Some(Moves::Waiting { end, why }) => (end, why),
         other => panic!("{host}: {other:?}"),
