@@ -34,11 +34,8 @@ fn end(host: usize) -> String {
 /// Takes the second host off the first one's segment, and puts a router between them, which has no address there yet.
 /// It answers on the second network for whoever is on the first, as the VM finds the client where it always was.
 fn part(lab: &Lab) {
-    tools::ip(
-        &lab.net,
-        &["link set h1 nomaster".into(), format!("addr add {ROUTER_THERE}/24 dev h1")],
-    )
-    .unwrap();
+    tools::ip(&lab.net, &["link set h1 nomaster".into(), format!("addr add {ROUTER_THERE}/24 dev h1")])
+        .unwrap();
     lab.net
         .sysctls(&[
             ("net/ipv4/ip_forward", "1"),

@@ -87,20 +87,20 @@ fn from_peer(src: &Ip) -> Result<(), Reason> {
 #[inline(always)]
 fn inside<F: Frame>(frame: F, packet: Packet, env: &Env, ether: &Ether, at: usize, seen: &Seen) -> Outcome {
     let macs: [u32; 3] = packet.read(at).ok_or(Reason::TunnelMalformed)?;
-    let [a, b, c, d] = macs[0].to_ne_bytes();
-    let [e, f, _, _] = macs[1].to_ne_bytes();
+    let (first, second) = (macs[0].to_ne_bytes(), macs[1].to_ne_bytes());
+    let to = [first[0], first[1], first[2], first[3], second[0], second[1]];
     let outside: u16 = packet.read(at + 12).ok_or(Reason::TunnelMalformed)?;
     if outside == ethertype::VLAN {
         let tci: u16 = packet.read(at + 14).ok_or(Reason::TunnelMalformed)?;
         let kind: u16 = packet.read(at + 16).ok_or(Reason::TunnelMalformed)?;
         let head: [u8; 2] = packet.read(at + 18).ok_or(Reason::TunnelMalformed)?;
-        for_vm(env, [a, b, c, d, e, f], kind)?;
+        for_vm(env, to, kind)?;
         congestion(frame, (at + 18) as u32, kind == ethertype::IPV4, head, seen.ecn)?;
         let inner = Inner { macs, kind, vid: u16::from_be(tci) & 0xfff, at: at as u32, ether: 18 };
         unwrap(frame, ether, inner)
     } else {
         let head: [u8; 2] = packet.read(at + 14).ok_or(Reason::TunnelMalformed)?;
-        for_vm(env, [a, b, c, d, e, f], outside)?;
+        for_vm(env, to, outside)?;
         congestion(frame, (at + 14) as u32, outside == ethertype::IPV4, head, seen.ecn)?;
         unwrap(frame, ether, Inner { macs, kind: outside, vid: 0, at: at as u32, ether: 14 })
     }

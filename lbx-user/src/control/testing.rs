@@ -83,6 +83,9 @@ pub fn desired(services: Vec<ServiceWant>) -> Desired {
     }
 }
 
+/// Network and port of the tunnels, the peers' ends, and the VMs.
+type Tunnel = (TunnelWord, Vec<(Ip, u32)>, Vec<(VmKey, u32)>);
+
 /// The maps, and how often something was stored.
 #[derive(Default)]
 pub struct Memory {
@@ -101,7 +104,7 @@ pub struct Memory {
     pub ports: Vec<Port>,
     pub elsewhere: Vec<Elsewhere>,
     pub rings: BTreeMap<(u16, u8), u64>,
-    pub tunnel: (TunnelWord, Vec<(Ip, u32)>, Vec<(VmKey, u32)>),
+    pub tunnel: Tunnel,
     pub idle: IdleLimits,
     pub learn: u16,
 }

@@ -100,7 +100,9 @@ pub fn moves(config: &Config, view: &View, one: &Found, tag: u16, host: Option<&
     let (own, peer) = peer(config, host)?;
     let end = peer.tunnel?;
     let waiting = |why| Some(Moves::Waiting { end, why: format!("no way to {} yet: {why}", peer.name) });
-    let Some(mac) = one.base.mac.or(one.was) else { return waiting("the MAC of the VM is not known".to_owned()) };
+    let Some(mac) = one.base.mac.or(one.was) else {
+        return waiting("the MAC of the VM is not known".to_owned());
+    };
     let service = config.service(&one.base.service)?;
     let uplinks = uplinks(config, view, service);
     let way = match way(view, &service.switch, &uplinks, end) {

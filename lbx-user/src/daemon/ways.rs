@@ -12,13 +12,18 @@ impl Core {
         if want.state != State::Moved && want.fallback != State::Moved {
             return None;
         }
-        self.reconciler.unready(name).map(|why| format!("its packets are dropped until they can follow it: {why}"))
+        self.reconciler
+            .unready(name)
+            .map(|why| format!("its packets are dropped until they can follow it: {why}"))
     }
 
     /// Whether any target waits so: its state has to be renewed, and the host looked at.
     pub(super) fn waits(&self) -> bool {
         self.reconciler.any_unready()
-            && self.desired.targets().any(|(service, target)| self.held_up(&target.full_name(&service.name)).is_some())
+            && self
+                .desired
+                .targets()
+                .any(|(service, target)| self.held_up(&target.full_name(&service.name)).is_some())
     }
 
     /// Whether there are tunnels: where a target's flows go then depends on the host it moves to.

@@ -30,7 +30,11 @@ impl<S: Store> Pass<'_, S> {
             Moves::To(place) => {
                 let index = self.place(place, before)?;
                 let Some(through) = place.through else { return Ok((index, None)) };
-                (index, through.end, "there is no room to say where its flows go, or no port that they leave by")
+                (
+                    index,
+                    through.end,
+                    "there is no room to say where its flows go, or no port that they leave by",
+                )
             }
         };
         let known = self.store.elsewhere(index)?;
