@@ -53,14 +53,24 @@ impl Ear {
         Self { ears, vm, process, arriving: false, running: true, migrating: false, gone: false, heard: 0 }
     }
 
-    /// Events about migrations so far.
-    pub const fn migrations(&self) -> u64 {
+    /// Events so far that say what the VM does.
+    pub const fn heard(&self) -> u64 {
         self.heard
     }
 
-    /// What `query-status` answered, when the monitor is heard first and from time to time; and whether `query-migrate`
-    /// says that a migration is under way, if it was asked.
-    pub fn status(&mut self, status: &Value, under_way: Option<bool>, first: bool) {
+    /// What `query-status` answered, when the monitor is heard first and from time to time, and whether `query-migrate`
+    /// says that a migration is under way, if it was asked. `asked`: what had been heard before they were asked. QEMU
+    /// finds an answer first and sends it later, and an event that happens between is sent before it: then the event is
+    /// the newer one, and the answer, which counts for nothing, is to be asked for again. Whether it counts.
+    pub fn status(&mut self, status: &Value, under_way: Option<bool>, asked: u64, first: bool) -> bool {
+        if self.heard != asked {
+            return false;
+        }
+        self.answered(status, under_way, first);
+        true
+    }
+
+    fn answered(&mut self, status: &Value, under_way: Option<bool>, first: bool) {
         let Some(status) = status["status"].as_str() else { return };
         let before = self.here();
         // A guest that sleeps is not stopped: its first packet may wake it.
@@ -89,6 +99,8 @@ impl Ear {
     /// An event.
     pub fn event(&mut self, event: &Value) {
         let lag = || lag(&event["timestamp"]);
+        let says = matches!(event["event"].as_str(), Some("STOP" | "RESUME" | "MIGRATION"));
+        self.heard += u64::from(says);
         match event["event"].as_str() {
             Some("STOP") if !self.arriving => self.stopped(lag()),
             Some("RESUME") => self.resumed(lag()),
@@ -121,7 +133,6 @@ impl Ear {
     }
 
     fn migration(&mut self, status: &str, lag: Option<Micros>) {
-        self.heard += 1;
         let what = match status {
             "completed" if self.arriving => {
                 self.arriving = false;
@@ -198,6 +209,12 @@ mod tests {
         (Ear::new(ears, VmId::named("web-1"), (7, 9)), told)
     }
 
+    /// Asks, and nothing happens meanwhile.
+    fn asked(ear: &mut Ear, status: &str, under_way: Option<bool>, first: bool) {
+        let heard = ear.heard();
+        assert!(ear.status(&json!({ "status": status }), under_way, heard, first));
+    }
+
     fn said(told: &mut tokio::sync::mpsc::UnboundedReceiver<Told>) -> Vec<What> {
         std::iter::from_fn(|| told.try_recv().ok()).map(|told| told.event.what).collect()
     }
@@ -210,7 +227,7 @@ mod tests {
     fn a_source_is_heard_from_active_to_handed_over() {
         let (mut ear, mut told) = ear();
         let facts = ear.ears.facts.clone();
-        ear.status(&json!({ "status": "running" }), Some(false), true);
+        asked(&mut ear, "running", Some(false), true);
         assert_eq!(said(&mut told), [What::Resumed(Place::Here)]);
         let here = || facts.get(7, 9);
         for (event, what, is) in [
@@ -223,7 +240,7 @@ mod tests {
             ear.event(&event);
             assert_eq!((said(&mut told), here()), (vec![what], Some(is)), "{event}");
         }
-        ear.status(&json!({ "status": "postmigrate" }), None, false);
+        asked(&mut ear, "postmigrate", None, false);
         assert_eq!(said(&mut told), [], "nothing new");
         drop(ear);
         assert_eq!(facts.get(7, 9), None, "not heard any more");
@@ -232,7 +249,7 @@ mod tests {
     #[test]
     fn a_destination_is_heard_until_it_has_arrived() {
         let (mut ear, mut told) = ear();
-        ear.status(&json!({ "status": "inmigrate" }), Some(false), true);
+        asked(&mut ear, "inmigrate", Some(false), true);
         ear.event(&migration("active"));
         ear.event(&json!({ "event": "RESUME" }));
         ear.event(&migration("completed"));
@@ -247,13 +264,30 @@ mod tests {
     }
 
     #[test]
+    fn an_event_is_newer_than_an_answer_that_it_overtook() {
+        let (mut ear, mut told) = ear();
+        asked(&mut ear, "inmigrate", Some(false), true);
+        said(&mut told);
+        let before = ear.heard();
+        ear.event(&json!({ "event": "RESUME" }));
+        ear.event(&migration("completed"));
+        said(&mut told);
+        let old = json!({ "status": "inmigrate" });
+        assert!(!ear.status(&old, None, before, false), "found before RESUME, sent after it");
+        assert_eq!((said(&mut told), ear.ears.facts.get(7, 9)), (vec![], Some(Here::Running)));
+        // It has not become a VM that is awaited again: its stop is heard.
+        ear.event(&json!({ "event": "STOP" }));
+        assert_eq!(said(&mut told), [What::Stopped]);
+    }
+
+    #[test]
     fn what_was_missed_is_found_out() {
         let (mut ear, mut told) = ear();
-        ear.status(&json!({ "status": "running" }), Some(false), true);
+        asked(&mut ear, "running", Some(false), true);
         said(&mut told);
-        ear.status(&json!({ "status": "finish-migrate" }), None, false);
+        asked(&mut ear, "finish-migrate", None, false);
         assert_eq!(said(&mut told), [What::Transferring, What::Stopped]);
-        ear.status(&json!({ "status": "running" }), Some(false), false);
+        asked(&mut ear, "running", Some(false), false);
         assert_eq!(said(&mut told), [What::Resumed(Place::Here)]);
         let stamp = json!({ "seconds": 1, "microseconds": 5 });
         assert!(lag(&stamp).is_some_and(|lag| lag > 0) && lag(&Value::Null).is_none());

@@ -147,10 +147,11 @@ impl Talk<'_> {
                 self.told.set((self.key.pid, self.key.start_time), threads(&cpus));
             }
             round = round.wrapping_add(1);
-            let asked = Instant::now();
+            let (asked, heard) = (Instant::now(), ear.as_ref().map_or(0, |ear| lock(ear).heard()));
             let status = self.ask(&mut qmp, "query-status", &json!({})).await?;
             if let Some(ear) = &ear {
-                lock(ear).status(&status, None, false);
+                // One that an event has overtaken is passed over: the next comes soon.
+                lock(ear).status(&status, None, heard, false);
             }
             let took = asked.elapsed();
             self.put(vec![Taken::new::<String>("vm_qmp", SOURCE, Ok(Some(took.as_secs_f64() * 1e3)))], took);
@@ -172,16 +173,16 @@ impl Talk<'_> {
         let events = json!({ "capabilities": [{ "capability": "events", "state": true }] });
         // Refused while a migration is under way.
         self.willingly(qmp, "migrate-set-capabilities", &events).await?;
-        let heard = lock(&ear).migrations();
-        let migrate = self.willingly(qmp, "query-migrate", &json!({})).await?;
-        let under_way = is_under_way(migrate["status"].as_str().unwrap_or("none"));
-        let status = self.ask(qmp, "query-status", &json!({})).await?;
-        let mut hears = lock(&ear);
-        // What was heard since is newer than the answer.
-        let under_way = (hears.migrations() == heard).then_some(under_way);
-        hears.status(&status, under_way, true);
-        drop(hears);
-        Ok(Some(ear))
+        loop {
+            let heard = lock(&ear).heard();
+            let migrate = self.willingly(qmp, "query-migrate", &json!({})).await?;
+            let under_way = is_under_way(migrate["status"].as_str().unwrap_or("none"));
+            let status = self.ask(qmp, "query-status", &json!({})).await?;
+            // What was heard since is newer than the answers.
+            if lock(&ear).status(&status, Some(under_way), heard, true) {
+                return Ok(Some(ear));
+            }
+        }
     }
 
     async fn ask(&self, qmp: &mut Qmp, command: &str, arguments: &Value) -> Result<Value, Error> {
