@@ -139,6 +139,34 @@ fn every_phase_has_its_effect_and_a_cancelled_migration_none() {
 }
 
 #[test]
+fn udp_flows_of_a_drained_vm_have_a_deadline() {
+    let scenario = start(2, "[migration]\nudp = \"2s\"\n");
+    let (known, other) = (flow_of(&scenario, "vm1"), flow_of(&scenario, "vm2"));
+    // Confirmed: before its second packet a flow is none of datagrams yet.
+    assert_eq!(udp::ask(&known, b"again").unwrap(), "vm1");
+    let announced = Instant::now();
+    tell(&scenario, "announce", "vif0");
+    // Busy all the time: it is not idleness that ends it.
+    let gone = eventually(PATIENCE, || Ok(udp::ask(&known, b"still").is_ok_and(|vm| vm == "vm2"))).unwrap();
+    assert!(gone, "{}", scenario.story());
+    assert!(announced.elapsed() >= Duration::from_secs(2), "before its time: {:?}", announced.elapsed());
+    assert_eq!(udp::ask(&other, b"else").unwrap(), "vm2");
+    // What is cancelled afterwards moves no flow back.
+    tell(&scenario, "cancelled", "vif0");
+    assert_eq!(udp::ask(&known, b"stays").unwrap(), "vm2");
+
+    // The last one keeps its flows.
+    scenario.lbx().cli(&["drain", "udp/vif0"]).unwrap();
+    tell(&scenario, "announce", "vif1");
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(4) {
+        assert_eq!(udp::ask(&known, b"mine").unwrap(), "vm2", "{}", scenario.story());
+    }
+    let told = scenario.lbx().log().matches("chosen anew").count();
+    assert_eq!(told, 1, "{}", scenario.lbx().log());
+}
+
+#[test]
 fn waiting_for_quiet_names_the_stragglers() {
     let scenario = start(2, "[timeouts]\nudp = \"2s\"\n");
     let known = flow_of(&scenario, "vm1");

@@ -280,6 +280,14 @@ impl Machine {
         }
     }
 
+    /// Whether its flows of datagrams are to be taken from it: it has been drained since `began`, nothing has ended
+    /// them, and they would have had the time.
+    pub fn parts(&self, began: Micros, now: Micros, rules: &Rules) -> bool {
+        matches!(self.want(now, rules), Want::Drain(_))
+            && self.phase != Phase::Resumed
+            && now.saturating_sub(began) >= rules.datagrams
+    }
+
     /// When it is to be looked into, unless there is news before.
     pub fn due(&self, rules: &Rules) -> Option<Micros> {
         let limits = &rules.limits;

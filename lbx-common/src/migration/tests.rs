@@ -72,6 +72,31 @@ fn each_phase_wants_its_own_of_the_source() {
 }
 
 #[test]
+fn datagrams_part_from_a_vm_that_has_been_drained_for_long() {
+    use What::{Announced, Cancelled, Done, Expected, Resumed, Stopped, Transferring};
+    let (rules, late) = (Rules { datagrams: 5 * S, ..rules() }, 5 * S);
+    for whats in [&[Announced][..], &[Announced, Transferring], &[Transferring]] {
+        let machine = after(Source::Operator, Here::Present, whats);
+        assert!(!machine.parts(0, late - 1, &rules), "{whats:?}: they have time left");
+        assert!(machine.parts(0, late, &rules), "{whats:?}");
+        assert!(!machine.parts(S, late, &rules), "{whats:?}: it began later");
+    }
+    // Where they have to wait, or may stay after all, or go with it.
+    for whats in [
+        &[Transferring, Stopped][..],
+        &[Announced, Cancelled],
+        &[Transferring, Stopped, Resumed(Place::Here)],
+        &[Transferring, Stopped, Resumed(Place::There)],
+        &[Transferring, Stopped, Resumed(Place::There), Done(Place::There)],
+    ] {
+        assert!(!after(Source::Operator, Here::Present, whats).parts(0, late, &rules), "{whats:?}");
+    }
+    assert!(!after(Source::Qmp, Here::Incoming, &[Expected, Transferring]).parts(0, late, &rules));
+    let whole = Rules { share: 1000, ..rules };
+    assert!(!after(Source::Operator, Here::Present, &[Announced]).parts(0, late, &whole), "nobody drains it");
+}
+
+#[test]
 fn where_it_comes_to_is_its_destination_whatever_was_known_before() {
     use What::{Announced, Done, Resumed, Transferring};
     let machine = after(Source::Peer, Here::Absent, &[Announced, Transferring]);

@@ -13,6 +13,8 @@ pub struct Rules {
     pub hold: bool,
     /// Share of its new flows that a VM keeps until it is stopped, in thousandths.
     pub share: u16,
+    /// How long its flows of datagrams, which nobody ends, stay with a VM that is about to be migrated.
+    pub datagrams: Micros,
     /// How long its share takes to grow back, once it runs.
     pub slow_start: Micros,
     /// After how long without news a phase is looked into.
@@ -40,6 +42,7 @@ impl Default for Rules {
             blackhole_all: false,
             hold: false,
             share: 0,
+            datagrams: 60 * SECOND,
             slow_start: 10 * SECOND,
             limits: Limits {
                 announced: 300 * SECOND,

@@ -274,6 +274,7 @@ fn migration(config: &Config) -> Fields {
         ("blackhole", word(&migration.blackhole)),
         ("share", migration.share.to_string()),
         ("drain", format_duration(migration.drain)),
+        ("udp", format_duration(migration.udp)),
         ("slow_start", format_duration(migration.slow_start)),
         ("watchdog.announced", format_duration(watchdog.announced)),
         ("watchdog.transferring", format_duration(watchdog.transferring)),

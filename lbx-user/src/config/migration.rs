@@ -17,6 +17,8 @@ pub struct Migration {
     pub share: u8,
     /// How long `announce --wait` waits for its flows to end unless it is told otherwise.
     pub drain: Duration,
+    /// How long UDP flows stay with it before they are chosen anew.
+    pub udp: Duration,
     /// How long its share takes to grow back.
     pub slow_start: Duration,
     /// After how long without news a phase is looked into.
@@ -53,6 +55,7 @@ impl Default for Migration {
             blackhole: Blackhole::Stopped,
             share: 0,
             drain: Duration::from_mins(1),
+            udp: Duration::from_micros(Rules::default().datagrams),
             slow_start: Duration::from_secs(10),
             watchdog: Watchdog {
                 announced: Duration::from_micros(limits.announced),
@@ -73,6 +76,7 @@ impl Migration {
             // The datapath has no way yet to let packets wait at the destination.
             hold: false,
             share: u16::from(self.share) * 10,
+            datagrams: micros(self.udp),
             slow_start: micros(self.slow_start),
             limits: Limits {
                 announced: micros(self.watchdog.announced),
@@ -97,6 +101,9 @@ pub(super) fn migration(table: &Table<'_, '_>) -> Migration {
     let day = Duration::from_hours(24);
     if let Some(drain) = duration(table, "drain", &(Duration::from_secs(1)..=day)) {
         migration.drain = drain;
+    }
+    if let Some(udp) = duration(table, "udp", &(Duration::ZERO..=day)) {
+        migration.udp = udp;
     }
     if let Some(slow_start) = duration(table, "slow_start", &(Duration::ZERO..=Duration::from_hours(1))) {
         migration.slow_start = slow_start;
@@ -129,11 +136,12 @@ mod tests {
     fn what_is_said_counts_and_the_rest_has_defaults() {
         let config = Config::parse("f", "").unwrap();
         assert_eq!(config.migration.rules(), Rules::default());
-        let text = "[migration]\nblackhole = \"migration\"\nshare = 5\nslow_start = \"30s\"\n\
+        let text = "[migration]\nblackhole = \"migration\"\nshare = 5\nudp = \"7s\"\nslow_start = \"30s\"\n\
                     watchdog = { stopped = \"4s\" }\n";
         let migration = Config::parse("f", text).unwrap().migration;
         let rules = migration.rules();
         assert_eq!((rules.blackhole_all, rules.hold, rules.share), (true, false, 50));
+        assert_eq!(rules.datagrams, 7_000_000);
         assert_eq!((rules.slow_start, rules.limits.stopped), (30_000_000, 4_000_000));
         assert_eq!(rules.limits.resumed, Rules::default().limits.resumed);
     }
@@ -144,6 +152,7 @@ mod tests {
             ("blackhole = \"never\"", 2, "stopped, migration"),
             ("share = 101", 2, "outside 0 to 100"),
             ("drain = \"0s\"", 2, "outside 1s"),
+            ("udp = \"25h\"", 2, "outside 0s"),
             ("watchdog = { stoped = \"5s\" }", 2, "`stopped`"),
         ] {
             let problems = Config::parse("f", &format!("[migration]\n{text}\n")).unwrap_err().0;

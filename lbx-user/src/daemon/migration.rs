@@ -2,6 +2,7 @@
 
 mod arm;
 mod identify;
+mod part;
 mod tell;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,6 +52,8 @@ pub struct Migrations {
     moved: BTreeMap<String, MovedTo>,
     /// Targets that are not drained: their service would have nobody left.
     last: BTreeSet<String>,
+    /// Records whose flows of datagrams were taken from the VM.
+    parted: BTreeSet<u64>,
     /// What was said about what the VM does here, by process: its monitor's word.
     said: Board,
     /// Something was heard that tables and files do not say yet.
@@ -69,6 +72,7 @@ impl Default for Migrations {
             wants: BTreeMap::new(),
             moved: BTreeMap::new(),
             last: BTreeSet::new(),
+            parted: BTreeSet::new(),
             said: Board::default(),
             unsettled: false,
         }
@@ -212,6 +216,7 @@ impl Core {
                 self.pass_on(&Told::new(vm, event));
             }
         }
+        self.part_datagrams(at, &rules);
         self.migrations.ledger.sweep(at, &rules);
         let (states, weights) = self.follow_migrations();
         if states {

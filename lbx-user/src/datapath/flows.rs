@@ -245,6 +245,12 @@ impl Maps {
         self.free_where(|entry, _| entry.target.target() == target)
     }
 
+    /// Frees the flows of datagrams of a target: the next packet of each is a first one. Answers how many.
+    pub fn clear_datagrams_of(&self, target: u32) -> Result<u64> {
+        let is = |entry: &FlowEntry| class_index(entry.flags) == IdleClass::Datagram as usize;
+        self.free_where(|entry, _| entry.target.target() == target && is(entry))
+    }
+
     /// Frees expired flows. The programs take them over as they need room; this keeps one from being around
     /// until its epoch has wrapped and looks fresh again, so it is to run every hour or so.
     pub fn free_expired(&self) -> Result<u64> {

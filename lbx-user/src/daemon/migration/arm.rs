@@ -63,7 +63,7 @@ impl Core {
     }
 
     /// Index and generation of every target, by its full name.
-    fn places(&self) -> BTreeMap<String, (u16, u8)> {
+    pub(super) fn places(&self) -> BTreeMap<String, (u16, u8)> {
         let mut places = BTreeMap::new();
         for service in &self.desired.services {
             let placed = self.reconciler.placed(&service.name);
