@@ -50,6 +50,17 @@ pub struct Series {
     pub points: Vec<(f64, f64)>,
 }
 
+/// A time that has a name: a strip along the upper edge.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Span {
+    /// Where it begins, as a value of the x axis.
+    pub from: f64,
+    /// Where it ends.
+    pub to: f64,
+    /// What it is called.
+    pub name: String,
+}
+
 impl Axis {
     /// Where a value is, from 0 to 1; what is outside is at the end.
     fn place(&self, value: f64) -> f64 {
@@ -83,13 +94,21 @@ impl Plot {
     /// # Errors
     /// The file cannot be written.
     pub fn write(&self, file: &Path) -> Result<()> {
+        self.write_with(file, &[])
+    }
+
+    /// Writes the picture with times that have names.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write_with(&self, file: &Path, spans: &[Span]) -> Result<()> {
         if let Some(dir) = file.parent() {
             fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
         }
-        fs::write(file, self.svg()).with_context(|| format!("writing {}", file.display()))
+        fs::write(file, self.svg(spans)).with_context(|| format!("writing {}", file.display()))
     }
 
-    fn svg(&self) -> String {
+    fn svg(&self, spans: &[Span]) -> String {
         let ((width, height), (left, right, top, bottom)) = (SIZE, ROOM);
         let x = |value| left + self.x.place(value) * (width - left - right);
         let y = |value| height - bottom - self.y.place(value) * (height - top - bottom);
@@ -130,6 +149,7 @@ impl Plot {
             f64::midpoint(y0, y1),
             escape(&self.y.label)
         );
+        out.push_str(&self.strip(spans));
         if let Some((at, text)) = &self.mark {
             let at = x(*at);
             let _ = writeln!(
@@ -164,6 +184,41 @@ impl Plot {
             );
         }
         out.push_str("</svg>\n");
+        out
+    }
+
+    /// The times that have names, and what their colours mean, below the lines' names.
+    fn strip(&self, spans: &[Span]) -> String {
+        let ((width, _), (left, right, top, _)) = (SIZE, ROOM);
+        let x = |value| left + self.x.place(value) * (width - left - right);
+        let (mut names, mut out): (Vec<&str>, String) = (Vec::new(), String::new());
+        for span in spans {
+            let n = names.iter().position(|name| *name == span.name).unwrap_or_else(|| {
+                names.push(&span.name);
+                names.len() - 1
+            });
+            let colour = COLOURS[(COLOURS.len() - 1 - n) % COLOURS.len()];
+            let (from, to) = (x(span.from), x(span.to).max(x(span.from) + 1.0));
+            let _ = writeln!(
+                out,
+                "<rect x=\"{from:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"6\" fill=\"{colour}\"/>",
+                top - 6.0,
+                to - from
+            );
+        }
+        for (n, name) in names.iter().enumerate() {
+            let colour = COLOURS[(COLOURS.len() - 1 - n) % COLOURS.len()];
+            let line = top + 14.0 + 18.0 * (self.series.len() + 1 + n) as f64;
+            let _ = writeln!(
+                out,
+                "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"18\" height=\"6\" fill=\"{colour}\"/>\n\
+                 <text x=\"{:.1}\" y=\"{line:.1}\">{}</text>",
+                width - right + 12.0,
+                line - 7.0,
+                width - right + 36.0,
+                escape(name)
+            );
+        }
         out
     }
 }
@@ -207,7 +262,11 @@ mod tests {
             ],
             mark: Some((10.0, "here".into())),
         };
-        let svg = plot.svg();
+        let spans = [(0.0, 5.0, "calm"), (5.0, 9.0, "stopped"), (9.0, 20.0, "calm")]
+            .map(|(from, to, name)| Span { from, to, name: name.into() });
+        let svg = plot.svg(&spans);
+        // The paper, three times, and two names.
+        assert_eq!(svg.matches("<rect").count(), 1 + 3 + 2);
         assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
         assert!(svg.contains("p99 &amp; more") && svg.contains("a &lt; b") && !svg.contains("NaN"));
         assert_eq!(svg.matches("fill=\"none\"").count(), 2);

@@ -2,20 +2,43 @@
 
 use crate::bench::Samples;
 use crate::lab::Timeline;
+use crate::lab::client::long;
 
 use super::probe::Sample;
 
 /// After a migration, as long as its effects are looked for, in microseconds.
 const AFTER: u64 = 1_000_000;
 
+/// One migration.
+#[derive(Debug, Clone, Default)]
+pub struct Outage {
+    /// When what happened.
+    pub times: Timeline,
+    /// Datagrams that lbx dropped and counted meanwhile.
+    pub dropped: u64,
+    /// Frames of any kind left in the ring of the tap that the guest came from, if anybody knows.
+    pub left: Option<u64>,
+    /// What lbx on the first host heard that was news, and when its maps said what follows: microseconds since the
+    /// epoch.
+    pub states: Vec<(u64, String)>,
+}
+
+impl Outage {
+    /// When the maps said what follows from a phase, after a time.
+    fn written(&self, phase: &str, after: u64) -> Option<f64> {
+        let at = self.states.iter().find(|(at, what)| *at >= after && what.starts_with(phase))?.0;
+        Some((at - after) as f64 / 1000.0)
+    }
+}
+
 /// What one arm showed.
 #[derive(Default)]
 pub struct Figures {
     /// Migrations.
     pub migrations: usize,
-    /// Long connections to the VM that migrates, and how many of them broke or were answered by another.
+    /// Long connections to the VM that migrates.
     pub long: u64,
-    /// Of those, broken.
+    /// Long connections that broke, or were answered by another VM.
     pub broken: u64,
     /// Requests on connections that stay.
     pub requests: u64,
@@ -29,9 +52,16 @@ pub struct Figures {
     pub datagrams: u64,
     /// Of those, lost.
     pub lost: u64,
-    /// Of those, lost although they were sent while the guest ran.
-    pub lost_outside: u64,
-    /// Milliseconds of requests during migrations.
+    /// Of those, dropped and counted by lbx.
+    pub dropped: u64,
+    /// Frames, of all kinds, left in the rings of taps that the guest came from.
+    pub left: u64,
+    /// Lost datagrams that are neither: those beyond what one migration's drops and ring explain.
+    pub unexplained: u64,
+    /// Lost datagrams that were sent after the guest ran again and lbx knew it, or before it stopped and the ring does
+    /// not explain them.
+    pub outside: u64,
+    /// Milliseconds of requests during migrations, of those that failed until they did.
     pub latency: Samples,
     /// Milliseconds of migrations.
     pub duration: Samples,
@@ -39,24 +69,61 @@ pub struct Figures {
     pub pause: Samples,
     /// Milliseconds without answers to datagrams, beyond the pause.
     pub beyond: Samples,
+    /// Milliseconds from STOP to the blackhole in the maps.
+    pub blackhole: Samples,
+    /// Milliseconds from RESUME to maps that say where the guest is.
+    pub delivery: Samples,
 }
 
 impl Figures {
+    /// Adds what became of long connections.
+    pub fn long(&mut self, report: &long::Report, vm: &str) {
+        self.long += report.opened.get(vm).copied().unwrap_or(0);
+        self.broken += report.broken + report.moved;
+    }
+
+    /// Adds what was asked, whenever it was.
+    pub fn asked(&mut self, requests: &[Sample], fresh: &[Sample], datagrams: &[Sample]) {
+        let failed = |samples: &[Sample]| samples.iter().filter(|one| !one.good).count() as u64;
+        self.requests += requests.len() as u64;
+        self.failed += failed(requests);
+        self.fresh += fresh.len() as u64;
+        self.fresh_failed += failed(fresh);
+        self.datagrams += datagrams.len() as u64;
+        self.lost += failed(datagrams);
+    }
+
     /// Adds what a migration did to requests and datagrams.
-    pub fn migration(&mut self, times: &Timeline, requests: &[Sample], datagrams: &[Sample]) {
+    pub fn migration(&mut self, outage: &Outage, requests: &[Sample], datagrams: &[Sample]) {
+        let times = &outage.times;
         let (from, to) = window(times);
         self.migrations += 1;
-        self.duration.push(times.duration().as_secs_f64() * 1000.0);
-        self.pause.push(times.pause().as_secs_f64() * 1000.0);
+        self.duration.push(millis(times.duration().as_micros()));
+        self.pause.push(millis(times.pause().as_micros()));
         for one in requests.iter().filter(|one| (from..to).contains(&one.at)) {
-            if let Some(took) = one.took {
-                self.latency.push(f64::from(took) / 1000.0);
-            }
+            self.latency.push(millis(one.took.into()));
         }
-        let lost = datagrams.iter().filter(|one| (from..to).contains(&one.at) && one.took.is_none());
-        let runs = |one: &&Sample| one.at < times.stopped || one.at > times.resumed;
-        self.lost_outside += lost.filter(runs).count() as u64;
-        self.beyond.push(silence(times, datagrams) - times.pause().as_secs_f64() * 1000.0);
+        let lost: Vec<u64> = datagrams
+            .iter()
+            .filter(|one| (from..to).contains(&one.at) && !one.good)
+            .map(|one| one.at)
+            .collect();
+        self.dropped += outage.dropped;
+        let left = outage.left.unwrap_or(0);
+        self.left += left;
+        self.unexplained += (lost.len() as u64).saturating_sub(outage.dropped + left);
+        let delivered = outage.written("resumed", times.resumed);
+        let back = times.resumed + delivered.map_or(0, |ms| (ms * 1000.0) as u64);
+        let before = lost.iter().filter(|at| **at < times.stopped).count() as u64;
+        let after = lost.iter().filter(|at| **at > back).count() as u64;
+        self.outside += after + before.saturating_sub(left);
+        self.beyond.push(silence(times, datagrams) - millis(times.pause().as_micros()));
+        if let Some(ms) = outage.written("stopped", times.stopped) {
+            self.blackhole.push(ms);
+        }
+        if let Some(ms) = delivered {
+            self.delivery.push(ms);
+        }
     }
 }
 
@@ -65,13 +132,22 @@ pub fn window(times: &Timeline) -> (u64, u64) {
     (times.begun, times.completed.max(times.resumed) + AFTER)
 }
 
+fn millis(micros: u128) -> f64 {
+    micros as f64 / 1000.0
+}
+
 /// The longest time without an answer around the pause, in milliseconds.
 fn silence(times: &Timeline, datagrams: &[Sample]) -> f64 {
-    let around = times.stopped.saturating_sub(AFTER)..times.resumed + 10 * AFTER;
-    let answered = |one: &Sample| one.took.map(|took| one.at + u64::from(took));
-    let mut arrived: Vec<u64> =
-        datagrams.iter().filter_map(answered).filter(|at| around.contains(at)).collect();
+    let around = times.stopped.saturating_sub(AFTER / 2)..times.resumed + AFTER;
+    let mut arrived: Vec<u64> = datagrams
+        .iter()
+        .filter(|one| one.good)
+        .map(|one| one.at + u64::from(one.took))
+        .filter(|at| around.contains(at))
+        .collect();
     arrived.sort_unstable();
+    // Silence to the end of what is looked at counts too.
+    arrived.push(around.end);
     let longest = arrived.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
     longest as f64 / 1000.0
 }
@@ -80,32 +156,49 @@ fn silence(times: &Timeline, datagrams: &[Sample]) -> f64 {
 mod tests {
     use super::*;
 
-    fn sample(at: u64, took: Option<u32>) -> Sample {
-        Sample { at, took, migrating: true }
+    fn sample(at: u64, good: bool, took: u32) -> Sample {
+        Sample { at, good, took, migrating: true }
     }
 
-    #[test]
-    fn what_is_lost_while_the_guest_runs_is_told_apart() {
-        let times = Timeline {
+    fn times() -> Timeline {
+        Timeline {
             begun: 1_000_000,
             active: 1_000_100,
             stopped: 2_000_000,
             resumed: 2_100_000,
             completed: 2_090_000,
-        };
-        let datagrams: Vec<Sample> = (0..40_u64)
-            .map(|n| {
-                let at = 1_900_000 + n * 10_000;
-                let lost = (2_000_000..2_110_000).contains(&at);
-                sample(at, (!lost).then_some(1000))
-            })
-            .collect();
-        let requests = [sample(500_000, Some(1)), sample(1_500_000, Some(7000)), sample(1_500_001, None)];
+        }
+    }
+
+    /// Every 10 ms, lost from 1,990 ms to before 2,130 ms: 14 of them.
+    fn datagrams() -> Vec<Sample> {
+        let at = |n: u64| 1_900_000 + n * 10_000;
+        (0..130).map(|n| sample(at(n), !(1_990_000..2_130_000).contains(&at(n)), 1000)).collect()
+    }
+
+    #[test]
+    fn what_is_lost_is_explained_or_it_is_not() {
+        let states = vec![(2_000_300, "stopped".into()), (2_101_000, "resumed there".into())];
+        let all = Outage { times: times(), dropped: 10, left: Some(1), states };
+        let requests =
+            [sample(500_000, true, 1), sample(1_500_000, true, 7000), sample(1_500_001, false, 9000)];
         let mut figures = Figures::default();
-        figures.migration(&times, &requests, &datagrams);
-        assert_eq!((figures.migrations, figures.lost_outside), (1, 0));
-        assert!((figures.latency.median() - 7.0).abs() < 1e-9 && figures.latency.len() == 1);
-        // Answers at 1,991 and 2,111 ms around a pause of 100.
-        assert!((figures.beyond.median() - 20.0).abs() < 1e-9, "{}", figures.beyond.median());
+        figures.migration(&all, &requests, &datagrams());
+        assert_eq!((figures.migrations, figures.unexplained), (1, 3), "14 less 10 and 1");
+        // Of those sent before the stop the ring explains the one; at 2,110 and 2,120 ms lbx had known for long.
+        assert_eq!(figures.outside, 2);
+        assert!((figures.latency.median() - 8.0).abs() < 1e-9 && figures.latency.len() == 2);
+        // Answers at 1,981 and 2,131 ms around a pause of 100.
+        assert!((figures.beyond.median() - 50.0).abs() < 1e-9, "{}", figures.beyond.median());
+        assert!(
+            (figures.blackhole.median() - 0.3).abs() < 1e-9 && (figures.delivery.median() - 1.0).abs() < 1e-9
+        );
+    }
+
+    #[test]
+    fn silence_that_does_not_end_is_seen() {
+        let dead: Vec<_> =
+            datagrams().into_iter().map(|one| sample(one.at, one.at < 1_990_000, 1000)).collect();
+        assert!(silence(&times(), &dead) > 1000.0);
     }
 }

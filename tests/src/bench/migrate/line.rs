@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::figures::window;
 use super::probe::Sample;
-use crate::bench::balance::plot::{Axis, Plot, Series};
+use crate::bench::balance::plot::{Axis, Plot, Series, Span};
 use crate::lab::Timeline;
 
 /// What a picture is made of.
@@ -14,6 +14,8 @@ use crate::lab::Timeline;
 pub struct Line {
     /// When what happened.
     pub times: Timeline,
+    /// What lbx heard of it, and when its maps said what follows, in microseconds since the epoch.
+    pub states: Vec<(u64, String)>,
     /// Requests on connections that stay.
     pub requests: Vec<Sample>,
     /// Requests on new connections.
@@ -29,14 +31,35 @@ impl Line {
     /// A file cannot be written.
     pub fn write(&self, dir: &Path) -> Result<[PathBuf; 2]> {
         let files = ["migrate-latency.svg", "migrate-share.svg"].map(|name| dir.join(name));
-        self.latency().write(&files[0])?;
-        self.share().write(&files[1])?;
+        self.latency().write_with(&files[0], &self.spans())?;
+        self.share().write_with(&files[1], &self.spans())?;
         Ok(files)
     }
 
     /// Seconds since the command.
     fn seconds(&self, at: u64) -> f64 {
         (at as f64 - self.times.begun as f64) / 1e6
+    }
+
+    /// The state of the guest on the host that clients send to.
+    fn spans(&self) -> Vec<Span> {
+        let (begin, end) = self.span();
+        let mut spans =
+            vec![Span { from: self.seconds(begin), to: self.seconds(end), name: "active".into() }];
+        for (at, what) in &self.states {
+            let name = match what.as_str() {
+                "announced" | "transferring" => "draining",
+                "stopped" => "blackholed",
+                "resumed there" => "moved",
+                _ => continue,
+            };
+            let (at, last) = (self.seconds(*at), spans.len() - 1);
+            if spans[last].name != name {
+                spans[last].to = at;
+                spans.push(Span { from: at, to: self.seconds(end), name: name.into() });
+            }
+        }
+        spans
     }
 
     fn span(&self) -> (u64, u64) {
@@ -65,7 +88,8 @@ impl Line {
             name: name.into(),
             points: self
                 .within(samples)
-                .filter_map(|one| Some((self.seconds(one.at), f64::from(one.took?) / 1000.0)))
+                .filter(|one| one.good)
+                .map(|one| (self.seconds(one.at), f64::from(one.took) / 1000.0))
                 .collect(),
         };
         Plot {
@@ -109,7 +133,7 @@ impl Line {
                 },
                 Series {
                     name: "its datagrams answered".into(),
-                    points: steps(&self.datagrams, |one| one.took.is_some()),
+                    points: steps(&self.datagrams, |one| one.good),
                 },
             ],
             mark: Some(self.mark()),

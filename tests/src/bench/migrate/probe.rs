@@ -29,8 +29,10 @@ pub enum Kind {
 pub struct Sample {
     /// When it was asked, in microseconds since the epoch.
     pub at: u64,
-    /// Microseconds to its answer; none came, or a wrong one.
-    pub took: Option<u32>,
+    /// It was answered, and rightly.
+    pub good: bool,
+    /// Microseconds to its answer, or until it had failed.
+    pub took: u32,
     /// The VM that migrates gave it.
     pub migrating: bool,
 }
@@ -158,7 +160,8 @@ impl Probe {
                 };
                 let mut all = theirs.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(one) = all.get_mut(number as usize) {
-                    one.took = Some(now().saturating_sub(one.at).min(u64::from(u32::MAX)) as u32);
+                    one.took = now().saturating_sub(one.at).min(u64::from(u32::MAX)) as u32;
+                    one.good = true;
                     one.migrating = answer.starts_with(vm.as_bytes());
                 }
             }
@@ -168,7 +171,8 @@ impl Probe {
         while !stop.load(Ordering::SeqCst) {
             samples.lock().unwrap_or_else(PoisonError::into_inner).push(Sample {
                 at: now(),
-                took: None,
+                good: false,
+                took: 0,
                 migrating: false,
             });
             // Refused is lost, and counted as that.
@@ -197,5 +201,5 @@ impl Running {
 
 fn sample(at: u64, start: Instant, good: bool, migrating: bool) -> Sample {
     let took = start.elapsed().as_micros().min(u128::from(u32::MAX)) as u32;
-    Sample { at, took: good.then_some(took), migrating }
+    Sample { at, good, took, migrating }
 }
