@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use self::figures::Figures;
+pub use self::figures::Figures;
 use self::place::{DIRTY, Place};
 use super::{Report, Samples, Settings, clock};
 use crate::demo::Claim;
@@ -119,6 +119,16 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
+/// What clients see of so many migrations there and back with lbx aware, under the short form's load.
+///
+/// # Errors
+/// When something does not start, or a migration fails.
+pub fn aware(pairs: usize) -> Result<Figures> {
+    let mut figures = Figures::default();
+    Place::build(Arm::Aware)?.round(pairs, &QUICK, &mut figures, &mut None)?;
+    Ok(figures)
+}
+
 fn introduction(pace: &Pace) -> String {
     let per_second = |count: usize, interval: Duration| count as f64 / interval.as_secs_f64();
     format!(
@@ -131,7 +141,7 @@ fn introduction(pace: &Pace) -> String {
          answers for; aware, lbx runs on both hosts, hears the guest's monitors there, and the hosts tell each other; \
          unaware, it is told nothing, and the guest is put back into use by hand before each pair. Latency: of \
          requests on connections that stay, from the command to a second after the end, of those that failed until \
-         they did.",
+         they did. Duration: of migrations away from the host that clients send to.",
         super::machine::cpus(),
         2 * pace.pairs,
         pace.long,

@@ -63,7 +63,8 @@ pub struct Figures {
     pub outside: u64,
     /// Milliseconds of requests during migrations, of those that failed until they did.
     pub latency: Samples,
-    /// Milliseconds of migrations.
+    /// Milliseconds of migrations away from the host that clients send to. On the way back a guest that nobody finds
+    /// has nothing to do, which makes that way short.
     pub duration: Samples,
     /// Milliseconds between STOP and RESUME.
     pub pause: Samples,
@@ -98,7 +99,6 @@ impl Figures {
         let times = &outage.times;
         let (from, to) = window(times);
         self.migrations += 1;
-        self.duration.push(millis(times.duration().as_micros()));
         self.pause.push(millis(times.pause().as_micros()));
         for one in requests.iter().filter(|one| (from..to).contains(&one.at)) {
             self.latency.push(millis(one.took.into()));

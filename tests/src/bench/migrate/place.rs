@@ -32,6 +32,8 @@ const WEB: u16 = 80;
 const DATAGRAMS: &str = "datagrams/vm1";
 /// How long things are given to become calm: longer than the effects of a migration are looked for.
 const CALM: Duration = Duration::from_millis(1200);
+/// How long the guest stays away where lbx is unaware: long enough for lbx to see that it is not here any more.
+const AWAY: Duration = Duration::from_secs(4);
 /// The longest that anything is waited for.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -129,7 +131,10 @@ impl Place {
         sleep(CALM);
         let mut outages = Vec::new();
         for host in [1, 0].into_iter().cycle().take(2 * pairs) {
-            outages.push(self.migrate(host)?);
+            outages.push((host == 1, self.migrate(host)?));
+            if self.arm == Arm::Unaware && host == 1 {
+                sleep(AWAY);
+            }
         }
         let all = |running: Vec<Running>| -> Result<Vec<Sample>> {
             let each: Vec<_> = running.into_iter().map(Running::stop).collect::<Result<_>>()?;
@@ -144,11 +149,14 @@ impl Place {
             figures.long(&report, VM);
         }
         figures.asked(&requests, &fresh, &datagrams);
-        for outage in &outages {
+        for (there, outage) in &outages {
             figures.migration(outage, &requests, &datagrams);
+            if *there {
+                figures.duration.push(outage.times.duration().as_secs_f64() * 1000.0);
+            }
         }
         if line.is_none() {
-            let Outage { times, states, .. } = outages.swap_remove(0);
+            let Outage { times, states, .. } = outages.swap_remove(0).1;
             *line = Some(Line { times, states, requests, fresh, datagrams });
         }
         self.lab.vm(VM)?.control(&self.lab.client().ns, "dirty/0")
