@@ -68,6 +68,31 @@ pub struct VmKey {
     pub switch: u16,
 }
 
+/// Where frames for a VM go: one aligned word. Bits 0-31 the interface index of its vNIC's port, 32-47 that port's index
+/// in `ports`, 63 set if they go straight into it.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Pod, Zeroable, Debug, Default)]
+pub struct VmPort(pub u64);
+
+impl VmPort {
+    /// The bridge delivers: with its filters and its VLANs, and where it believes the MAC to be.
+    pub const fn by_the_bridge(ifindex: u32) -> Self {
+        Self(ifindex as u64)
+    }
+
+    /// Straight into the port, wherever the bridge believes the MAC to be: a VM that is on its way here is heard
+    /// elsewhere still.
+    pub const fn straight(ifindex: u32, port_index: u16) -> Self {
+        Self(ifindex as u64 | (port_index as u64) << 32 | 1 << 63)
+    }
+
+    /// Interface and port index of the port that frames go straight into.
+    #[inline(always)]
+    pub const fn port(self) -> Option<(u32, u32)> {
+        if self.0 >> 63 == 1 { Some((self.0 as u32, (self.0 >> 32) as u32 & 0xffff)) } else { None }
+    }
+}
+
 /// What goes around a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Outer {
@@ -272,7 +297,7 @@ pub const fn class_of(v4: bool, [first, second]: [u8; 2]) -> u8 {
     if v4 { second } else { first << 4 | second >> 4 }
 }
 
-const _: () = assert!(size_of::<VmKey>() == 8);
+const _: () = assert!(size_of::<VmKey>() == 8 && size_of::<VmPort>() == 8);
 
 #[cfg(test)]
 mod tests;

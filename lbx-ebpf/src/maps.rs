@@ -32,7 +32,7 @@ use lbx_common::stats::{ServiceStats, TargetStats};
 use lbx_common::steer::rate;
 use lbx_common::steer::slow::SLOW_PROGRAMS;
 use lbx_common::target::{Target, Weight};
-use lbx_common::tunnel::{MAX_PEERS, MAX_VMS, VmKey};
+use lbx_common::tunnel::{MAX_PEERS, MAX_VMS, VmKey, VmPort};
 use scratch::Scratch;
 
 /// `BPF_F_MMAPABLE`.
@@ -80,9 +80,9 @@ pub static ELSEWHERE: Array<Elsewhere, { MAX_ELSEWHERE as usize }, MMAPABLE> = A
 #[btf_map(name = "tunnel_peers")]
 pub static TUNNEL_PEERS: HashMap<Ip, u32, { MAX_PEERS as usize }> = HashMap::new();
 
-/// VMs here that frames out of tunnels are accepted for, with the interface index of their vNIC.
+/// VMs here that frames out of tunnels are accepted for, and where these go.
 #[btf_map(name = "tunnel_vms")]
-pub static TUNNEL_VMS: HashMap<VmKey, u32, { MAX_VMS as usize }> = HashMap::new();
+pub static TUNNEL_VMS: HashMap<VmKey, VmPort, { MAX_VMS as usize }> = HashMap::new();
 
 /// Weights by (target, queue): what tables are built from. Written and read by user space.
 #[btf_map(name = "weights")]

@@ -31,7 +31,7 @@ pub use checked::{
 pub use diff::{Change, ChangeKind, Scope};
 pub use libvirt::Libvirt;
 pub use measure::Measure;
-pub use migration::{Blackhole, Migration, Watchdog};
+pub use migration::{Blackhole, Migration, Stopped, Watchdog};
 pub use peers::{Peer, Peers};
 pub use problem::{Problem, Problems, Severity};
 pub use tunnel::Tunnel;

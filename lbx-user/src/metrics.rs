@@ -103,6 +103,10 @@ fn migrations(core: &Core, book: &mut Book) {
     let ended = ledger.ended();
     let ended = ended.iter().map(|(phase, count)| (vec![("phase", phase.name().to_owned())], *count));
     book.counter("migrations_ended", "Migrations that ended, and how", ended);
+    let (delivered, lost) = core.waited();
+    let waited = [("delivered", delivered), ("lost", lost)];
+    let waited = waited.map(|(what, packets)| (vec![("outcome", what.to_owned())], packets));
+    book.counter("migration_waited", "Packets that waited for a VM at its new host", waited);
 }
 
 fn services(core: &Core, book: &mut Book) -> Result<()> {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use lbx_common::addresses::AddressSpec;
 use lbx_common::reason::Reason;
 use lbx_common::service::address_flags;
-use lbx_common::tunnel::{TunnelWord, VmKey};
+use lbx_common::tunnel::{TunnelWord, VmKey, VmPort};
 use lbx_tests::bpf::mutate::Rng;
 use lbx_tests::bpf::tunnel::{HOP, PORT, RECEIVED, VNI, hosts, moved, place, received, to_vm};
 use lbx_tests::bpf::world::{
@@ -35,7 +35,7 @@ fn host() -> Bench {
     maps.write_tunnel(TunnelWord::new(VNI, PORT)).unwrap();
     let peers = FAMILIES.map(|v4| (hosts(v4)[1].into(), 0));
     assert!(maps.write_tunnel_peers(&peers).unwrap());
-    let vms = [(VmKey { mac: vm_mac(1), switch: 0 }, 7)];
+    let vms = [(VmKey { mac: vm_mac(1), switch: 0 }, VmPort::by_the_bridge(7))];
     assert!(maps.write_tunnel_vms(&vms).unwrap());
     bench
 }
@@ -87,6 +87,26 @@ fn what_peers_send_comes_out() {
                 assert_eq!(ran.counted.get("tunnel_received"), Some(&1));
                 assert_eq!(ran.frame[..inside.len()], inside);
             }
+        }
+    }
+}
+
+#[test]
+fn frames_go_straight_into_the_port_of_a_vm_that_is_on_its_way() {
+    let mut bench = host();
+    let straight = VmPort::straight(bench.ifindex(1), 1);
+    assert!(bench.maps().write_tunnel_vms(&[(VmKey { mac: vm_mac(1), switch: 0 }, straight)]).unwrap());
+    for hook in HOOKS {
+        for outer in FAMILIES {
+            for inside in insides() {
+                let ran = bench.run(hook, &received(outer).around(&inside));
+                ran.is("into the port", Verdict::Redirect, &inside, &RECEIVED);
+            }
+            // Which tag it needs there is the bridge's business.
+            let mut with_tag = insides().remove(0);
+            with_tag.splice(12..12, [0x81, 0, 0, 10]);
+            let ran = bench.run(hook, &received(outer).around(&with_tag));
+            assert_eq!(ran.verdict, Verdict::Pass, "{:?}", ran.counted);
         }
     }
 }

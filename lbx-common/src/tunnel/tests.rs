@@ -27,6 +27,13 @@ fn bytes(outer: &Outer, v4: bool) -> Vec<u8> {
 }
 
 #[test]
+fn frames_for_a_vm_go_straight_into_its_port_or_by_the_bridge() {
+    assert_eq!(VmPort::straight(u32::MAX, u16::MAX).port(), Some((u32::MAX, 0xffff)));
+    assert_eq!(VmPort::straight(7, 3).port(), Some((7, 3)));
+    assert_eq!((VmPort::by_the_bridge(u32::MAX).port(), VmPort::default().port()), (None, None));
+}
+
+#[test]
 fn headers_are_as_the_standards_say() {
     let v4 = outer(true).v4();
     assert_eq!(v4[..10], [0x45, 0xb9, 0, 96, 0, 0, 0x40, 0, 64, 17]);

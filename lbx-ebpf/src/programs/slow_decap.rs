@@ -1,8 +1,8 @@
 //! A packet to this host's end of the tunnels: if it is a peer's, the frame inside goes on as if it had come in by the
 //! uplink itself.
 //!
-//! The frame inside is addressed to a VM's MAC, so that it has been steered, and nothing here steers it again: the
-//! bridge delivers it, with its filters and VLANs in force.
+//! The frame inside is addressed to a VM's MAC, so that it has been steered, and nothing here steers it again: it goes
+//! straight into the VM's port, as its service's own frames do, or the bridge delivers it, with filters and VLANs in force.
 
 use super::enter::SlowPath;
 use crate::maps::scratch::Scratch;
@@ -16,7 +16,7 @@ use crate::verdict::{Action, count};
 use lbx_common::addr::{Ip, Mac};
 use lbx_common::algo::checksum;
 use lbx_common::reason::Reason;
-use lbx_common::tunnel::{self, ETHER, Ecn, Seen, UDP_VXLAN, VmKey};
+use lbx_common::tunnel::{self, ETHER, Ecn, Seen, UDP_VXLAN, VmKey, VmPort};
 
 /// Bytes that are looked at: Ethernet with a tag, IPv6, UDP, VXLAN, Ethernet with a tag, IPv6.
 const REACH: u32 = 18 + 40 + 16 + 18 + 40;
@@ -94,30 +94,34 @@ fn inside<F: Frame>(frame: F, packet: Packet, env: &Env, ether: &Ether, at: usiz
         let tci: u16 = packet.read(at + 14).ok_or(Reason::TunnelMalformed)?;
         let kind: u16 = packet.read(at + 16).ok_or(Reason::TunnelMalformed)?;
         let head: [u8; 2] = packet.read(at + 18).ok_or(Reason::TunnelMalformed)?;
+        // Which tag it needs in the port, if any, is the bridge's business.
         for_vm(env, to, kind)?;
         congestion(frame, (at + 18) as u32, kind == ethertype::IPV4, head, seen.ecn)?;
         let inner = Inner { macs, kind, vid: u16::from_be(tci) & 0xfff, at: at as u32, ether: 18 };
-        unwrap(frame, ether, inner)
+        unwrap(frame, ether, inner)?;
+        Ok(Action::Pass)
     } else {
         let head: [u8; 2] = packet.read(at + 14).ok_or(Reason::TunnelMalformed)?;
-        for_vm(env, to, outside)?;
+        let vm = for_vm(env, to, outside)?;
         congestion(frame, (at + 14) as u32, outside == ethertype::IPV4, head, seen.ecn)?;
-        unwrap(frame, ether, Inner { macs, kind: outside, vid: 0, at: at as u32, ether: 14 })
+        unwrap(frame, ether, Inner { macs, kind: outside, vid: 0, at: at as u32, ether: 14 })?;
+        match vm.port() {
+            Some((ifindex, port_index)) => frame.redirect(port_index, ifindex),
+            None => Ok(Action::Pass),
+        }
     }
 }
 
-/// Whether a frame inside is an IP packet to a VM here, and may be touched.
+/// Where a frame inside goes, if it is an IP packet to a VM here, and may be touched.
 #[inline(always)]
-fn for_vm(env: &Env, mac: Mac, kind: u16) -> Result<(), Reason> {
+fn for_vm(env: &Env, mac: Mac, kind: u16) -> Result<VmPort, Reason> {
     if kind != ethertype::IPV4 && kind != ethertype::IPV6 {
         return Err(Reason::TunnelMalformed);
     }
     let key = VmKey { mac, switch: env.port.switch };
-    // SAFETY: a key on the stack; only whether there is a value counts.
-    if unsafe { TUNNEL_VMS.get(key) }.is_none() {
-        return Err(Reason::TunnelNoVm);
-    }
-    if env.observe { Err(Reason::Observed) } else { Ok(()) }
+    // SAFETY: a key on the stack; the value is an aligned word, copied at once.
+    let vm = unsafe { TUNNEL_VMS.get(key).copied() }.ok_or(Reason::TunnelNoVm)?;
+    if env.observe { Err(Reason::Observed) } else { Ok(vm) }
 }
 
 /// Tells the packet inside, at `l3`, of congestion on the way (RFC 6040).
@@ -154,7 +158,7 @@ struct Inner {
 
 /// Takes off everything outside.
 #[inline(always)]
-fn unwrap<F: Frame>(frame: F, ether: &Ether, inner: Inner) -> Outcome {
+fn unwrap<F: Frame>(frame: F, ether: &Ether, inner: Inner) -> Result<(), Reason> {
     let v4 = inner.kind == ethertype::IPV4;
     if F::SKB {
         if ether.tag.is_some() {
@@ -174,5 +178,5 @@ fn unwrap<F: Frame>(frame: F, ether: &Ether, inner: Inner) -> Outcome {
         frame.close_room(room).ok_or(Reason::TunnelRoom)?;
     }
     count(Reason::TunnelReceived);
-    Ok(Action::Pass)
+    Ok(())
 }

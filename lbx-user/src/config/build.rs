@@ -48,7 +48,9 @@ fn read(root: &Table<'_, '_>) -> Config {
     let weights =
         root.table("weights").map(|table| weights::weights(&table, measure.load)).unwrap_or_default();
     let peers = peers::peers(root);
-    let migration = root.table("migration").map(|table| migration::migration(&table)).unwrap_or_default();
+    let tunnels = peers.as_ref().is_some_and(|peers| peers.tunnel.is_some());
+    let migration =
+        root.table("migration").map(|table| migration::migration(&table, tunnels)).unwrap_or_default();
     let libvirt = root.table("libvirt").map(|table| libvirt::libvirt(&table)).unwrap_or_default();
     let switches: Vec<_> = root.tables("switch").iter().map(switch).collect();
     unique_switches(&switches);

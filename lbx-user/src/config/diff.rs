@@ -272,6 +272,7 @@ fn migration(config: &Config) -> Fields {
     let (migration, watchdog) = (&config.migration, &config.migration.watchdog);
     vec![
         ("blackhole", word(&migration.blackhole)),
+        ("stopped", word(&migration.stopped)),
         ("share", migration.share.to_string()),
         ("drain", format_duration(migration.drain)),
         ("udp", format_duration(migration.udp)),

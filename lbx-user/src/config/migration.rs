@@ -13,6 +13,8 @@ use super::raw::Table;
 pub struct Migration {
     /// When packets to the VM are dropped: only while it is stopped, or for the whole transfer.
     pub blackhole: Blackhole,
+    /// What becomes of packets while it is stopped.
+    pub stopped: Stopped,
     /// Share of its new flows that it keeps until it is stopped, per cent.
     pub share: u8,
     /// How long `announce --wait` waits for its flows to end unless it is told otherwise.
@@ -35,6 +37,16 @@ pub enum Blackhole {
     Migration,
 }
 
+/// `migration.stopped`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stopped {
+    /// They are dropped and counted.
+    Blackhole,
+    /// They wait in the queue of the vNIC at the host that the VM goes to, where that is possible.
+    Hold,
+}
+
 /// `migration.watchdog`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Watchdog {
@@ -53,6 +65,7 @@ impl Default for Migration {
         let limits = Rules::default().limits;
         Self {
             blackhole: Blackhole::Stopped,
+            stopped: Stopped::Blackhole,
             share: 0,
             drain: Duration::from_mins(1),
             udp: Duration::from_micros(Rules::default().datagrams),
@@ -73,8 +86,7 @@ impl Migration {
         let micros = |time: Duration| time.as_micros() as u64;
         Rules {
             blackhole_all: self.blackhole == Blackhole::Migration,
-            // The datapath has no way yet to let packets wait at the destination.
-            hold: false,
+            hold: self.stopped == Stopped::Hold,
             share: u16::from(self.share) * 10,
             datagrams: micros(self.udp),
             slow_start: micros(self.slow_start),
@@ -88,12 +100,31 @@ impl Migration {
     }
 }
 
-/// Reads `[migration]`.
-pub(super) fn migration(table: &Table<'_, '_>) -> Migration {
+/// Reads `[migration]`. `tunnels`: this host has an end of them.
+pub(super) fn migration(table: &Table<'_, '_>, tunnels: bool) -> Migration {
     let mut migration = Migration::default();
     let words = [("stopped", Blackhole::Stopped), ("migration", Blackhole::Migration)];
     if let Some(blackhole) = choice(table, "blackhole", &words) {
         migration.blackhole = blackhole;
+    }
+    if let Some(stopped) =
+        choice(table, "stopped", &[("blackhole", Stopped::Blackhole), ("hold", Stopped::Hold)])
+    {
+        migration.stopped = stopped;
+        let all = migration.blackhole == Blackhole::Migration;
+        if stopped == Stopped::Hold && all {
+            table.error(
+                "stopped",
+                "with `blackhole = \"migration\"` packets are dropped, and none can wait",
+                None,
+            );
+        }
+        if stopped == Stopped::Hold && !tunnels {
+            let hint = "give `[peers]` and each `[[peer]]` a `tunnel`, on one network too";
+            let text =
+                "packets wait at hosts that are reached by a tunnel, and there is none: they are dropped";
+            table.warn("stopped", text, Some(hint.to_owned()));
+        }
     }
     if let Some(share) = table.integer("share", 0..=100) {
         migration.share = share.value as u8;
@@ -147,9 +178,22 @@ mod tests {
     }
 
     #[test]
+    fn packets_wait_only_where_a_tunnel_leads() {
+        let config = Config::parse("f", "[migration]\nstopped = \"hold\"\n").unwrap();
+        assert!(config.migration.rules().hold);
+        let warned = config.warnings.iter().any(|one| one.to_string().contains("reached by a tunnel"));
+        assert!(warned, "{:?}", config.warnings);
+        assert!(
+            !Config::parse("f", "[migration]\nstopped = \"blackhole\"\n").unwrap().migration.rules().hold
+        );
+    }
+
+    #[test]
     fn what_is_wrong_is_told_with_its_line() {
         for (text, line, says) in [
             ("blackhole = \"never\"", 2, "stopped, migration"),
+            ("stopped = \"wait\"", 2, "blackhole, hold"),
+            ("blackhole = \"migration\"\nstopped = \"hold\"", 3, "none can wait"),
             ("share = 101", 2, "outside 0 to 100"),
             ("drain = \"0s\"", 2, "outside 1s"),
             ("udp = \"25h\"", 2, "outside 0s"),

@@ -58,7 +58,7 @@ pub fn desired(input: &Input<'_>) -> Desired {
             idle: idle_times(input.config).limits(input.rate),
             learn: input.rate.epochs(input.config.timeouts.learn),
         },
-        tunnel: tunnel::want(input.config, input.found),
+        tunnel: tunnel::want(input.config, input.found, |one| goes_straight(input, one)),
         ..Desired::default()
     };
     for plan in input.plans.iter().filter(|plan| plan.index != 0) {
@@ -179,6 +179,18 @@ fn holds(view: &View, name: &str, vip: IpAddr) -> bool {
     view.link(name).is_some_and(|link| {
         link.up && view.addresses.iter().any(|own| own.index == link.index && own.address == vip)
     })
+}
+
+/// Whether frames that come out of a tunnel go straight into a target's port, as those of its service do. Where the bridge
+/// has VLANs it says who is a member.
+fn goes_straight(input: &Input<'_>, one: &Found) -> bool {
+    let Some(service) = input.config.service(&one.base.service) else { return false };
+    let filtering = input
+        .view
+        .link(&service.switch)
+        .is_some_and(|link| matches!(link.kind, Kind::Bridge { vlan_filtering, .. } if vlan_filtering));
+    let (deliver, _) = delivery(service, input.view, input.found, input.findings);
+    !filtering && service.vlan.is_none() && deliver == Deliver::Redirect && one.base.error.is_none()
 }
 
 fn service_want(input: &Input<'_>, service: &Service) -> ServiceWant {

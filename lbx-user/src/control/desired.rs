@@ -215,8 +215,21 @@ pub struct TunnelWant {
     pub word: TunnelWord,
     /// The other hosts' ends.
     pub peers: Vec<IpAddr>,
-    /// VMs here: switch, MAC, and interface index of the vNIC.
-    pub vms: Vec<(String, Mac, u32)>,
+    /// VMs here, each once.
+    pub vms: Vec<TunnelVm>,
+}
+
+/// A VM that frames out of tunnels are for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelVm {
+    /// Its switch.
+    pub switch: String,
+    /// Its MAC.
+    pub mac: Mac,
+    /// Interface index of its vNIC.
+    pub ifindex: u32,
+    /// Frames go straight into it, as those of its services do; else the bridge delivers them.
+    pub straight: bool,
 }
 
 impl TargetWant {

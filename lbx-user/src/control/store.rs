@@ -11,7 +11,7 @@ use lbx_common::limits::{MAX_ELSEWHERE, MAX_SERVICES, MAX_TARGETS};
 use lbx_common::port::Port;
 use lbx_common::service::Service;
 use lbx_common::target::{StateWord, Target, Weight};
-use lbx_common::tunnel::{TunnelWord, VmKey};
+use lbx_common::tunnel::{TunnelWord, VmKey, VmPort};
 
 use crate::datapath::{Maps, Region};
 
@@ -86,7 +86,12 @@ pub trait Store {
     fn write_elsewhere(&mut self, index: u16, place: &Elsewhere) -> Result<()>;
 
     /// What comes out of tunnels here: network and port, the peers' ends, and the VMs. Whether anything changed.
-    fn write_tunnel(&mut self, word: TunnelWord, peers: &[(Ip, u32)], vms: &[(VmKey, u32)]) -> Result<bool>;
+    fn write_tunnel(
+        &mut self,
+        word: TunnelWord,
+        peers: &[(Ip, u32)],
+        vms: &[(VmKey, VmPort)],
+    ) -> Result<bool>;
 
     /// Sets the counters of an index to zero: it passes to another target.
     fn clear_target_stats(&mut self, index: u16) -> Result<()>;
@@ -190,7 +195,12 @@ impl Store for &Maps {
     fn write_elsewhere(&mut self, index: u16, place: &Elsewhere) -> Result<()> {
         Ok(Maps::write_elsewhere(self, index.into(), place)?)
     }
-    fn write_tunnel(&mut self, word: TunnelWord, peers: &[(Ip, u32)], vms: &[(VmKey, u32)]) -> Result<bool> {
+    fn write_tunnel(
+        &mut self,
+        word: TunnelWord,
+        peers: &[(Ip, u32)],
+        vms: &[(VmKey, VmPort)],
+    ) -> Result<bool> {
         let other = self.control()?.tunnel != word;
         let (peers, vms) = (self.write_tunnel_peers(peers)?, self.write_tunnel_vms(vms)?);
         Maps::write_tunnel(self, word)?;

@@ -11,7 +11,7 @@ use lbx_common::flow::{IdleLimits, TargetWord};
 use lbx_common::port::Port;
 use lbx_common::service::Service;
 use lbx_common::target::{Deliver, Forward, State, StateWord, Target, Weight, weight_index};
-use lbx_common::tunnel::{TunnelWord, VmKey};
+use lbx_common::tunnel::{TunnelWord, VmKey, VmPort};
 
 use super::desired::{
     ControlWant, Desired, Moves, PortWant, ServiceWant, StateWant, SwitchWant, TargetWant, VipWant,
@@ -84,7 +84,7 @@ pub fn desired(services: Vec<ServiceWant>) -> Desired {
 }
 
 /// Network and port of the tunnels, the peers' ends, and the VMs.
-type Tunnel = (TunnelWord, Vec<(Ip, u32)>, Vec<(VmKey, u32)>);
+type Tunnel = (TunnelWord, Vec<(Ip, u32)>, Vec<(VmKey, VmPort)>);
 
 /// The maps, and how often something was stored.
 #[derive(Default)]
@@ -260,7 +260,12 @@ impl Store for Memory {
         self.rings.insert((target, queue), ring);
         Ok(())
     }
-    fn write_tunnel(&mut self, word: TunnelWord, peers: &[(Ip, u32)], vms: &[(VmKey, u32)]) -> Result<bool> {
+    fn write_tunnel(
+        &mut self,
+        word: TunnelWord,
+        peers: &[(Ip, u32)],
+        vms: &[(VmKey, VmPort)],
+    ) -> Result<bool> {
         let new = (word, peers.to_vec(), vms.to_vec());
         let changed = self.tunnel != new;
         self.writes += usize::from(changed);

@@ -7,7 +7,7 @@ use lbx_common::addr::Mac;
 use lbx_common::target::Deliver;
 use lbx_common::tunnel::{TunnelWord, overhead};
 
-use super::desired::{Moves, Place, Through, TunnelWant};
+use super::desired::{Moves, Place, Through, TunnelVm, TunnelWant};
 use super::resolve::{Found, uplinks};
 use crate::config::{Config, Peer, Tunnel};
 use crate::host::View;
@@ -131,19 +131,26 @@ fn peer<'a>(config: &'a Config, host: Option<&str>) -> Option<(&'a Tunnel, &'a P
     Some((peers.tunnel.as_ref()?, peer))
 }
 
-/// What comes out of tunnels here: from all peers that have an end, for every VM behind a port of this host.
-pub fn want(config: &Config, found: &[Found]) -> Option<TunnelWant> {
+/// What comes out of tunnels here: from all peers that have an end, for every VM behind a port of this host. `straight`:
+/// whether frames for a target go straight into its port.
+pub fn want(config: &Config, found: &[Found], straight: impl Fn(&Found) -> bool) -> Option<TunnelWant> {
     let peers = config.peers.as_ref()?;
     let own = peers.tunnel?;
-    let vms = found.iter().filter(|one| one.ifindex != 0 && !one.remote).filter_map(|one| {
-        let switch = config.service(&one.base.service)?.switch.clone();
-        Some((switch, one.base.mac?, one.ifindex))
-    });
+    let mut vms: Vec<TunnelVm> = Vec::new();
+    for one in found.iter().filter(|one| one.ifindex != 0 && !one.remote) {
+        let (Some(service), Some(mac)) = (config.service(&one.base.service), one.base.mac) else { continue };
+        let (switch, ifindex, straight) = (service.switch.clone(), one.ifindex, straight(one));
+        match vms.iter_mut().find(|vm| (&vm.switch, vm.mac) == (&switch, mac)) {
+            // What the policy of one service asks for holds for the VM.
+            Some(vm) => vm.straight &= straight,
+            None => vms.push(TunnelVm { switch, mac, ifindex, straight }),
+        }
+    }
     Some(TunnelWant {
         own: own.address,
         word: TunnelWord::new(own.vni, own.port),
         peers: peers.others.iter().filter_map(|peer| peer.tunnel).collect(),
-        vms: vms.collect(),
+        vms,
     })
 }
 

@@ -24,6 +24,8 @@ struct Held {
     share: Option<u16>,
     /// What it blackholes was drained before, and is again when the deadline passes.
     drained: bool,
+    /// What is sent on waits at its new host, which may not come to run it: so that ends by itself too.
+    waits: bool,
 }
 
 impl WishBook {
@@ -48,8 +50,9 @@ impl WishBook {
         let changed = self.set_state(target, Owner::Migration, state);
         let held = self.0.entry(target.to_owned()).or_default();
         let drained = std::mem::replace(&mut held.drained, drained) != drained;
+        let waits = std::mem::replace(&mut held.waits, want == Want::Hold) != (want == Want::Hold);
         let other = std::mem::replace(&mut held.share, share) != share;
-        (changed || drained, other)
+        (changed || drained || waits, other)
     }
 
     /// What the wishes would come to if migration wanted something else.
@@ -103,6 +106,10 @@ impl WishBook {
     /// What the datapath is to be told.
     pub fn state(&self, target: &str) -> StateWant {
         let effective = self.effective(target);
+        if effective.state == State::Moved && self.0.get(target).is_some_and(|held| held.waits) {
+            let (state, fallback) = (effective.state, State::Draining);
+            return StateWant { state, fallback, deadline: Some(BLACKHOLE) };
+        }
         let mut fallback = effective.fallback;
         let drained = self.0.get(target).is_some_and(|held| held.drained);
         if drained && rank(fallback, Owner::Migration) < rank(State::Draining, Owner::Migration) {
@@ -122,7 +129,8 @@ impl WishBook {
 
     /// Whether a state has to be renewed.
     pub fn any_deadline(&self) -> bool {
-        self.0.values().any(|held| held.states.values().any(|state| *state == State::Blackholed))
+        let ends = |held: &Held| held.waits || held.states.values().any(|state| *state == State::Blackholed);
+        self.0.values().any(ends)
     }
 
     /// Forgets targets that are no more.
@@ -197,6 +205,22 @@ mod tests {
         assert_eq!(book.state("web/a").fallback, State::Active);
         assert_eq!(book.set_migration("web/a", Want::Nothing, false), (true, false));
         assert_eq!(book.state("web/a"), StateWant::lasting(State::Active));
+    }
+
+    #[test]
+    fn packets_that_wait_elsewhere_do_not_wait_for_ever() {
+        let mut book = WishBook::default();
+        assert_eq!(book.set_migration("web/a", Want::Hold, false), (true, false));
+        let waits = StateWant { state: State::Moved, fallback: State::Draining, deadline: Some(BLACKHOLE) };
+        assert_eq!(book.state("web/a"), waits);
+        assert!(book.any_deadline());
+        assert_eq!(book.set_migration("web/a", Want::Moved, false), (true, false), "it runs there now");
+        assert_eq!(book.state("web/a"), StateWant::lasting(State::Moved));
+        assert!(!book.any_deadline());
+        // Who is down by somebody else's wish is not sent anywhere.
+        book.set_migration("web/a", Want::Hold, false);
+        book.set_state("web/a", Owner::Health, Some(State::Down));
+        assert_eq!(book.state("web/a"), StateWant::lasting(State::Down));
     }
 
     #[test]

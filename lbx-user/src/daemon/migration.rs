@@ -1,6 +1,7 @@
 //! Migrations in the daemon: what is said of them, and what follows for targets.
 
 mod arm;
+mod hold;
 mod identify;
 mod part;
 mod tell;
@@ -50,6 +51,8 @@ pub struct Migrations {
     /// What is wanted of targets now, and whether they get new flows again when a blackhole ends by itself.
     wants: BTreeMap<String, Want>,
     moved: BTreeMap<String, MovedTo>,
+    /// Packets that were sent on to wait.
+    held: hold::Ledger,
     /// Targets that are not drained: their service would have nobody left.
     last: BTreeSet<String>,
     /// Records whose flows of datagrams were taken from the VM.
@@ -71,6 +74,7 @@ impl Default for Migrations {
             fast: Fast::default(),
             wants: BTreeMap::new(),
             moved: BTreeMap::new(),
+            held: hold::Ledger::default(),
             last: BTreeSet::new(),
             parted: BTreeSet::new(),
             said: Board::default(),
@@ -98,12 +102,6 @@ impl Migrations {
     /// Where the flows of a target go, if migration wants them moved.
     pub fn moved_to(&self, target: &str) -> Option<&MovedTo> {
         self.moved.get(target)
-    }
-
-    /// The other host of the migration that a target's VM is in, if it is known.
-    pub fn host_of(&self, target: &str) -> Option<&str> {
-        let mut open = self.ledger.open.values();
-        open.find(|record| record.targets.iter().any(|one| one == target))?.host.as_deref()
     }
 
     /// The other host of the migration a target's VM is in, by full name of the target, where somebody said which: known
@@ -308,10 +306,11 @@ impl Core {
 
     /// Makes migration's wishes what follows from the ledger. Whether a state changed, and whether a weight.
     pub(super) fn follow_migrations(&mut self) -> (bool, bool) {
-        let Migrations { ledger, wants, moved, last, .. } = &mut self.migrations;
-        if ledger.open.is_empty() && wants.is_empty() {
+        if self.migrations.ledger.open.is_empty() && self.migrations.wants.is_empty() {
             return (false, false);
         }
+        let waits = self.who_can_wait();
+        let Migrations { ledger, wants, moved, last, .. } = &mut self.migrations;
         let (at, rules) = (now(), self.config.migration.rules());
         let mut new: BTreeMap<String, Wanted> = BTreeMap::new();
         moved.clear();
@@ -324,6 +323,8 @@ impl Core {
                 spared: record.machine.role != Role::Destination,
             };
             for target in &record.targets {
+                let wanted = hold::or_drop(wanted, waits.contains(target), record.machine.pause);
+                let want = wanted.want;
                 if matches!(want, Want::Moved | Want::Hold) {
                     let to = MovedTo { host: record.host.clone(), hold: want == Want::Hold };
                     moved.insert(target.clone(), to);
@@ -334,7 +335,9 @@ impl Core {
         for gone in wants.keys().filter(|target| !new.contains_key(*target)).cloned().collect::<Vec<_>>() {
             new.insert(gone, Wanted::default());
         }
+        let before = std::mem::take(wants);
         *wants = new.iter().map(|(target, wanted)| (target.clone(), wanted.want)).collect();
+        let turns = hold::turns(&before, wants);
         wants.retain(|_, want| *want != Want::Nothing);
         let spared = spare_the_last(&self.config, &self.book, &mut new);
         for target in spared.difference(last) {
@@ -346,6 +349,7 @@ impl Core {
             let news = self.book.set_migration(target, wanted.want, wanted.drained);
             (states, weights) = (states || news.0, weights || news.1);
         }
+        self.note_waiting(turns);
         (states, weights)
     }
 }

@@ -1,5 +1,6 @@
 //! Peers in the daemon: what they are told, and what follows from what they tell.
 
+use std::collections::BTreeSet;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use lbx_common::migration::Source;
@@ -33,8 +34,17 @@ impl Core {
             return;
         }
         let mut here = self.host.here.clone();
+        let straight: BTreeSet<String> = self
+            .desired
+            .tunnel
+            .iter()
+            .flat_map(|tunnel| &tunnel.vms)
+            .filter(|vm| vm.straight)
+            .map(|vm| format_mac(&vm.mac))
+            .collect();
         for vm in &mut here {
             vm.runs = self.runs_here(&vm_id(vm));
+            vm.holds = vm.macs.iter().any(|mac| straight.contains(mac));
         }
         self.peers.tell_vms(here);
     }
@@ -192,12 +202,13 @@ fn peer(name: &str, row: &Row) -> Peer {
 }
 
 /// A VM as peers are told of it.
-fn vm_here(vm: &VmId) -> VmHere {
+pub(super) fn vm_here(vm: &VmId) -> VmHere {
     VmHere {
         name: vm.name.clone().unwrap_or_default(),
         uuid: vm.uuid.clone(),
         macs: vm.macs.iter().map(format_mac).collect(),
         runs: None,
+        holds: false,
     }
 }
 

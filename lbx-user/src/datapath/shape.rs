@@ -19,7 +19,7 @@ use lbx_common::response::{self, Response, Stamp};
 use lbx_common::service::{AddressEntry, Back, Rule, Service};
 use lbx_common::stats::{ServiceStats, TargetStats};
 use lbx_common::target::{Target, Weight};
-use lbx_common::tunnel::{MAX_PEERS, MAX_VMS, VmKey};
+use lbx_common::tunnel::{MAX_PEERS, MAX_VMS, VmKey, VmPort};
 
 const _: () = assert!(size_of::<Ip>() == 16);
 
@@ -114,7 +114,7 @@ pub const SHAPES: &[Shape] = &[
     array::<Port>("ports", MAX_PORTS),
     array::<Elsewhere>("elsewhere", MAX_ELSEWHERE),
     hash::<Ip, u32>("tunnel_peers", Kind::Hash, MAX_PEERS),
-    hash::<VmKey, u32>("tunnel_vms", Kind::Hash, MAX_VMS),
+    hash::<VmKey, VmPort>("tunnel_vms", Kind::Hash, MAX_VMS),
     array::<[u8; NAME_LEN]>("names", MAX_SERVICES + MAX_TARGETS),
     sized::<[u32; 2]>("slots"),
     sized::<Bucket>("flows"),

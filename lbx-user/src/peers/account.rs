@@ -211,7 +211,13 @@ mod tests {
     use super::*;
 
     fn vm(name: &str) -> VmHere {
-        VmHere { name: name.into(), uuid: None, macs: vec!["52:54:00:00:00:01".into()], runs: None }
+        VmHere {
+            name: name.into(),
+            uuid: None,
+            macs: vec!["52:54:00:00:00:01".into()],
+            runs: None,
+            holds: false,
+        }
     }
 
     /// What `a` notes of its own, and what then is new to somebody else.

@@ -152,8 +152,13 @@ mod tests {
 
     #[test]
     fn messages_come_out_as_they_went_in() {
-        let vm =
-            VmHere { name: "web-1".into(), uuid: None, macs: vec!["52:54:00:00:00:05".into()], runs: None };
+        let vm = VmHere {
+            name: "web-1".into(),
+            uuid: None,
+            macs: vec!["52:54:00:00:00:05".into()],
+            runs: None,
+            holds: false,
+        };
         let all = [hello(), Message::Ping, Message::Vms { vms: vec![vm; 3] }];
         let mut bytes: Vec<u8> = all.iter().flat_map(|message| encode(message).unwrap()).collect();
         for message in all {
@@ -182,7 +187,7 @@ mod tests {
 
     #[test]
     fn too_large_a_message_is_not_sent() {
-        let vm = VmHere { name: "x".repeat(200), uuid: None, macs: Vec::new(), runs: None };
+        let vm = VmHere { name: "x".repeat(200), uuid: None, macs: Vec::new(), runs: None, holds: false };
         let error = encode(&Message::Vms { vms: vec![vm; 2_000] }).unwrap_err();
         assert!(matches!(error, Error::Oversized(_)), "{error}");
     }

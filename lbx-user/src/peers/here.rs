@@ -27,11 +27,23 @@ pub fn list(processes: &[Process], view: &View, found: &[Found], vm_users: &[Str
             .collect();
         taps.extend(process.taps.iter().map(|tap| tap.name.as_str()));
         let macs = macs.into_iter().collect();
-        all.insert(VmHere { name: name.clone(), uuid: identity.uuid.clone(), macs, runs: None });
+        all.insert(VmHere {
+            name: name.clone(),
+            uuid: identity.uuid.clone(),
+            macs,
+            runs: None,
+            holds: false,
+        });
     }
     for one in found.iter().filter(|one| !one.remote && one.ifindex != 0) {
         let Some(mac) = one.base.mac.filter(|_| !taps.contains(one.port.as_str())) else { continue };
-        all.insert(VmHere { name: one.port.clone(), uuid: None, macs: vec![format_mac(&mac)], runs: None });
+        all.insert(VmHere {
+            name: one.port.clone(),
+            uuid: None,
+            macs: vec![format_mac(&mac)],
+            runs: None,
+            holds: false,
+        });
     }
     all.into_iter().collect()
 }
@@ -78,6 +90,7 @@ mod tests {
             uuid: Some("0a".into()),
             macs: vec!["52:54:00:00:00:05".into()],
             runs: None,
+            holds: false,
         };
         assert_eq!(here, [expected]);
     }

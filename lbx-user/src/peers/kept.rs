@@ -58,7 +58,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (mut ledger, mut seen) = load(dir.path());
         assert!(ledger.list().is_empty() && seen.is_empty(), "nothing yet");
-        let vm = VmHere { name: "web-1".into(), uuid: None, macs: Vec::new(), runs: None };
+        let vm = VmHere { name: "web-1".into(), uuid: None, macs: Vec::new(), runs: None, holds: false };
         ledger.note(7, vm.clone(), &Event::new(What::Announced, Source::Qmp, 1), "a");
         assert_eq!(seen.entry("b".into()).or_default().news(&ledger.list()).len(), 1);
         save(dir.path(), &ledger, &seen).unwrap();

@@ -70,6 +70,9 @@ pub struct VmHere {
     /// Whether its CPUs run there, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runs: Option<bool>,
+    /// Frames for it that come through a tunnel go straight into its vNIC's queue there, and wait until it runs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub holds: bool,
 }
 
 impl Message {
@@ -161,6 +164,7 @@ mod tests {
             uuid: None,
             macs: vec!["52:54:00:00:00:01".to_owned(); macs],
             runs: None,
+            holds: false,
         };
         let of = |vms: Vec<VmHere>| Message::Vms { vms }.check();
         assert!(of(vec![vm("a", 64); MOST_VMS]).is_ok());

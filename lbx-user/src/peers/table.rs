@@ -217,6 +217,13 @@ impl Shared {
             .collect()
     }
 
+    /// Whether a peer that is heard lets packets for a VM wait until it runs there.
+    pub fn holds(&self, peer: &str, vm: &VmHere) -> bool {
+        let table = self.lock();
+        let row = table.rows.get(peer).filter(|row| row.from.up.is_some());
+        row.is_some_and(|row| row.vms.iter().any(|one| one.holds && one.is_same(vm)))
+    }
+
     pub(super) fn refuse(&self, from: SocketAddr, kind: &'static str, why: String) {
         let mut table = self.lock();
         *table.refused.entry(kind).or_default() += 1;
@@ -261,7 +268,7 @@ mod tests {
 
     #[test]
     fn what_a_peer_has_and_what_runs_there() {
-        let vm = |runs| VmHere { name: "web-1".into(), uuid: None, macs: Vec::new(), runs };
+        let vm = |runs| VmHere { name: "web-1".into(), uuid: None, macs: Vec::new(), runs, holds: false };
         let other = VmHere { name: "web-2".into(), ..vm(Some(true)) };
         let shared = Shared::default();
         let row = |vms: Vec<VmHere>, up: bool| Row {

@@ -46,7 +46,13 @@ fn start(config: &config::Peers) -> (Peers, mpsc::Receiver<News>) {
 }
 
 fn vm(name: &str) -> VmHere {
-    VmHere { name: name.to_owned(), uuid: None, macs: vec!["52:54:00:00:00:07".to_owned()], runs: None }
+    VmHere {
+        name: name.to_owned(),
+        uuid: None,
+        macs: vec!["52:54:00:00:00:07".to_owned()],
+        runs: None,
+        holds: false,
+    }
 }
 
 async fn until(what: &str, peers: &Peers, holds: impl Fn(&table::Table) -> bool) {

@@ -55,6 +55,9 @@ pub struct MigratingTarget {
     pub last: bool,
     /// Its flows that are not closed.
     pub open_flows: u64,
+    /// While the VM is stopped its packets wait at its new host, if that is configured and it stays as it is.
+    #[serde(default)]
+    pub can_wait: bool,
 }
 
 /// One thing that was heard of a migration.

@@ -68,11 +68,14 @@ pub struct PeerVm {
     pub uuid: Option<String>,
     /// The MACs of its vNICs.
     pub macs: Vec<String>,
+    /// Packets for it that come through a tunnel wait there until it runs.
+    #[serde(default)]
+    pub holds: bool,
 }
 
 impl From<&VmHere> for PeerVm {
     fn from(vm: &VmHere) -> Self {
-        Self { name: vm.name.clone(), uuid: vm.uuid.clone(), macs: vm.macs.clone() }
+        Self { name: vm.name.clone(), uuid: vm.uuid.clone(), macs: vm.macs.clone(), holds: vm.holds }
     }
 }
 

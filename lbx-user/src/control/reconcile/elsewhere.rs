@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use lbx_common::elsewhere::Elsewhere;
-use lbx_common::tunnel::{TunnelWord, VmKey};
+use lbx_common::tunnel::{TunnelWord, VmKey, VmPort};
 
 use super::Pass;
 use crate::control::desired::{Moves, Place, TunnelWant};
@@ -75,11 +75,14 @@ impl<S: Store> Pass<'_, S> {
         if let Some(want) = want {
             word = want.word;
             peers.extend(want.peers.iter().map(|end| ((*end).into(), 0)));
-            for (switch, mac, ifindex) in &want.vms {
+            for vm in &want.vms {
                 // A switch that is gone has no VMs.
-                if let Some(switch) = self.switches.get(switch) {
-                    vms.push((VmKey { mac: *mac, switch: *switch }, *ifindex));
-                }
+                let Some(switch) = self.switches.get(&vm.switch) else { continue };
+                let port = match self.ports.get(&vm.ifindex).filter(|_| vm.straight) {
+                    Some(port_index) => VmPort::straight(vm.ifindex, *port_index),
+                    None => VmPort::by_the_bridge(vm.ifindex),
+                };
+                vms.push((VmKey { mac: vm.mac, switch: *switch }, port));
             }
         }
         if self.store.write_tunnel(word, &peers, &vms)? {

@@ -163,15 +163,20 @@ fn flows_go_through_the_tunnel_of_the_host_that_was_named() {
 fn what_comes_out_is_for_targets_here() {
     let (config, view) = (config(), view());
     let found = found(&config, &view);
-    let want = want(&config, &found).unwrap();
+    let want = want(&config, &found, |_| true).unwrap();
     assert_eq!(want.own, ip("10.0.0.1"));
     assert_eq!(want.peers, [ip("10.1.0.2"), ip("10.0.0.4")]);
-    assert_eq!(want.vms, [("br0".to_owned(), VM, 3)]);
+    let vm = |straight| [TunnelVm { switch: "br0".to_owned(), mac: VM, ifindex: 3, straight }];
+    assert_eq!(want.vms, vm(true));
+    let twice = [found[0].clone(), found[0].clone()];
+    let nth = std::cell::Cell::new(0);
+    let one_of_two = super::want(&config, &twice, |_| nth.replace(nth.get() + 1) == 0).unwrap();
+    assert_eq!(one_of_two.vms, vm(false), "the stricter of two services");
     let hops: Vec<IpAddr> = hops(&config, &view).into_iter().map(|(next, _)| next.address).collect();
     assert_eq!(hops, [ip("10.0.0.254"), ip("10.0.0.4")]);
     let problems = problems(&config, &view, &[("br0".to_owned(), vec![2])]);
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert_eq!(problems[0].0, "kvm4");
     let without = Config { peers: None, ..config };
-    assert!(super::want(&without, &found).is_none() && super::hops(&without, &view).is_empty());
+    assert!(super::want(&without, &found, |_| true).is_none() && super::hops(&without, &view).is_empty());
 }

@@ -1,6 +1,6 @@
 //! What is worked out before it happens: which states follow when a VM stops, and when it resumes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lbx_common::migration::{Event, Machine, Place, Source, Want, What};
 use lbx_common::wish::Owner;
@@ -16,21 +16,22 @@ impl Core {
     /// Tells those who hear monitors what to store when a VM stops or resumes.
     pub(in super::super) fn arm_migrations(&self) {
         let heard = self.host.vms.iter().filter(|vm| vm.qmp.is_some());
-        let armed: ByVm = heard.map(|vm| ((vm.pid, vm.start_time), self.armed(vm))).collect();
+        let waits = self.who_can_wait();
+        let armed: ByVm = heard.map(|vm| ((vm.pid, vm.start_time), self.armed(vm, &waits))).collect();
         self.migrations.fast.arm(armed);
     }
 
-    fn armed(&self, vm: &Vm) -> Armed {
+    fn armed(&self, vm: &Vm, waits: &BTreeSet<String>) -> Armed {
         let id = VmId::from(vm);
         let about = self.identify(&id);
         let machine = self.migrations.ledger.open.get(&about.key).map(|record| record.machine);
         let stopped = after(machine, What::Stopped, &about);
         let resumed = after(stopped.or(machine), What::Resumed(Place::Here), &about);
-        Armed { stop: self.flips(&about, stopped), resume: self.flips(&about, resumed) }
+        Armed { stop: self.flips(&about, stopped, waits), resume: self.flips(&about, resumed, waits) }
     }
 
     /// What is stored for the targets of a VM whose migration stands so.
-    fn flips(&self, about: &About, machine: Option<Machine>) -> Vec<Flip> {
+    fn flips(&self, about: &About, machine: Option<Machine>, waits: &BTreeSet<String>) -> Vec<Flip> {
         let rules = self.config.migration.rules();
         let want = machine.map_or(Want::Nothing, |machine| {
             let record = self.migrations.ledger.open.get(&about.key);
@@ -42,6 +43,7 @@ impl Core {
         let each = about.targets.iter().filter_map(|target| {
             let (index, generation) = *places.get(target)?;
             let last = self.migrations.is_last(target);
+            let want = if want == Want::Hold && !waits.contains(target) { Want::Blackhole } else { want };
             let want = if last && want == Want::Drain(0) { Want::Nothing } else { want };
             let drained = want == Want::Blackhole && !last && machine.is_some_and(|machine| !machine.pause);
             let state = self.book.state_if(target, want, drained);

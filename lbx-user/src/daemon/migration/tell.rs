@@ -40,7 +40,10 @@ impl Core {
             }
             (Outcome::Nothing, _) => format!("no migration of {name} is under way"),
             (_, Some(record)) => {
-                let reason = record.want(now(), &self.config.migration.rules()).reason();
+                let want = record.want(now(), &self.config.migration.rules());
+                let waits = record.targets.iter().any(|target| self.migrations.want(target) == Want::Hold);
+                let want = if want == Want::Hold && !waits { Want::Blackhole } else { want };
+                let reason = want.reason();
                 let last = about.targets.iter().find(|target| self.migrations.is_last(target));
                 let last = last.map_or(String::new(), |target| {
                     format!("; {target} is the last one and keeps its share")
@@ -87,12 +90,14 @@ impl Core {
 
     fn migration_of(&self, record: &Record, at: Micros, flows: &BTreeMap<String, u64>) -> Migration {
         let (rules, machine) = (self.config.migration.rules(), &record.machine);
+        let waits = self.who_can_wait();
         let over = !self.migrations.ledger.open.values().any(|open| open.id == record.id);
         let targets = record.targets.iter().map(|target| MigratingTarget {
             target: target.clone(),
             wants: if over { Want::Nothing } else { self.migrations.want(target) }.reason().to_owned(),
             last: !over && self.migrations.is_last(target),
             open_flows: flows.get(target).copied().unwrap_or(0),
+            can_wait: !over && waits.contains(target),
         });
         let end = if machine.phase.is_end() { machine.since } else { at };
         let unix = unix_micros();

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use bytemuck::Pod;
 use lbx_common::addr::Ip;
 use lbx_common::control::Control;
-use lbx_common::tunnel::{TunnelWord, VmKey};
+use lbx_common::tunnel::{TunnelWord, VmKey, VmPort};
 
 use super::Maps;
 use crate::datapath::error::{Error, Result};
@@ -44,18 +44,18 @@ impl Maps {
         write(&self.tunnels.peers, "tunnel_peers", peers)
     }
 
-    /// The VMs that frames are accepted for, each with the interface index of its vNIC.
-    pub fn tunnel_vms(&self) -> Result<Vec<(VmKey, u32)>> {
+    /// The VMs that frames are accepted for, and where these go.
+    pub fn tunnel_vms(&self) -> Result<Vec<(VmKey, VmPort)>> {
         read(&self.tunnels.vms, "tunnel_vms")
     }
 
     /// Makes them those; whether anything changed.
-    pub fn write_tunnel_vms(&self, vms: &[(VmKey, u32)]) -> Result<bool> {
+    pub fn write_tunnel_vms(&self, vms: &[(VmKey, VmPort)]) -> Result<bool> {
         write(&self.tunnels.vms, "tunnel_vms", vms)
     }
 }
 
-fn read<K: Pod>(map: &OwnedFd, name: &'static str) -> Result<Vec<(K, u32)>> {
+fn read<K: Pod, V: Pod>(map: &OwnedFd, name: &'static str) -> Result<Vec<(K, V)>> {
     let failed = || Error::io(format!("reading map {name}"));
     let mut all = Vec::new();
     let mut last: Option<K> = None;
@@ -65,24 +65,28 @@ fn read<K: Pod>(map: &OwnedFd, name: &'static str) -> Result<Vec<(K, u32)>> {
         if !sys::next_key(map, before, bytemuck::bytes_of_mut(&mut key)).map_err(failed())? {
             return Ok(all);
         }
-        let mut value = [0; 4];
-        if sys::lookup(map, bytemuck::bytes_of(&key), &mut value).map_err(failed())? {
-            all.push((key, u32::from_ne_bytes(value)));
+        let mut value = V::zeroed();
+        if sys::lookup(map, bytemuck::bytes_of(&key), bytemuck::bytes_of_mut(&mut value)).map_err(failed())? {
+            all.push((key, value));
         }
         last = Some(key);
     }
 }
 
 /// Writes what differs: what stays is never missing meanwhile.
-fn write<K: Pod + Ord>(map: &OwnedFd, name: &'static str, want: &[(K, u32)]) -> Result<bool> {
+fn write<K: Pod + Ord, V: Pod + PartialEq>(
+    map: &OwnedFd,
+    name: &'static str,
+    want: &[(K, V)],
+) -> Result<bool> {
     let failed = || Error::io(format!("writing map {name}"));
-    let want: BTreeMap<K, u32> = want.iter().copied().collect();
-    let is: BTreeMap<K, u32> = read(map, name)?.into_iter().collect();
+    let want: BTreeMap<K, V> = want.iter().copied().collect();
+    let is: BTreeMap<K, V> = read(map, name)?.into_iter().collect();
     for key in is.keys().filter(|key| !want.contains_key(key)) {
         sys::delete(map, bytemuck::bytes_of(key)).map_err(failed())?;
     }
     for (key, value) in want.iter().filter(|(key, value)| is.get(key) != Some(value)) {
-        sys::update(map, bytemuck::bytes_of(key), &value.to_ne_bytes()).map_err(failed())?;
+        sys::update(map, bytemuck::bytes_of(key), bytemuck::bytes_of(value)).map_err(failed())?;
     }
     Ok(is != want)
 }
