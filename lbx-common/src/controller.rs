@@ -107,6 +107,8 @@ pub struct Inputs {
 struct Track {
     slow: f64,
     learnt: f64,
+    /// That it is much slower, or faster, than the others for long enough to be believed.
+    proof: f64,
     queue: f64,
     response: Option<law::Response>,
     /// When it last had a reading.

@@ -190,6 +190,26 @@ pub struct Arrivals {
     pub peak: u32,
     /// Window (counted by user space) that the peak belongs to.
     pub window: u32,
+    /// User space was told that the ring has a queue ([`is_queue`]); it stores 0 here once that is over.
+    pub told: u32,
+    /// 0.
+    pub pad: u32,
+}
+
+/// A ring up to one part in this of its size holds a burst; beyond, a queue.
+pub const BURST: u32 = 20;
+
+/// Whether so many frames in a ring are a queue and no burst.
+#[inline(always)]
+pub const fn is_queue(depth: u32, size: u32) -> bool {
+    depth as u64 * BURST as u64 > size as u64
+}
+
+/// Whether a queue is over: at half of what makes one, so that frames that come and go at the threshold do not make
+/// one again and again.
+#[inline(always)]
+pub const fn is_over(depth: u32, size: u32) -> bool {
+    !is_queue(depth.saturating_mul(2), size)
 }
 
 /// Where the queues of a device are in the tables.
@@ -221,7 +241,7 @@ pub struct Found {
 }
 
 const _: () = assert!(size_of::<Offsets>() == 68 && size_of::<Ring>() == 16 && size_of::<Watched>() == 32);
-const _: () = assert!(size_of::<Arrivals>() == 32 && size_of::<Found>() == 64);
+const _: () = assert!(size_of::<Arrivals>() == 40 && size_of::<Found>() == 64);
 
 #[cfg(test)]
 mod tests {
@@ -330,6 +350,17 @@ mod tests {
         // Indices read before it came, slots after.
         let ring = Ring { head: 5, producer: 5, size: 1000, flags: flags::VALID | flags::NEXT_TAKEN };
         assert_eq!(ring.depth(), 0);
+    }
+
+    #[test]
+    fn a_queue_begins_beyond_a_burst_and_ends_at_half_of_it() {
+        assert!(!is_queue(50, 1000) && is_queue(51, 1000));
+        assert!(is_over(25, 1000) && !is_over(26, 1000));
+        for size in [0, 1, 19, 20, 1000, u32::MAX] {
+            for depth in [0, 1, size / 40, size / 20, size / 20 + 1, size, u32::MAX] {
+                assert!(!(is_queue(depth, size) && is_over(depth, size)), "{depth} of {size}");
+            }
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod pending;
 
 mod libvirt;
 mod load;
+mod look;
 mod notify;
 mod once;
 mod open_flows;

@@ -8,6 +8,7 @@ pub mod files;
 pub mod health;
 pub mod host;
 pub mod load;
+pub mod prompt;
 pub mod queue;
 pub mod rate;
 pub mod response;

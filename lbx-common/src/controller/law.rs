@@ -8,6 +8,8 @@ const FULL: f64 = 0.02;
 const SLOW_MIN: f64 = 0.01;
 /// Response times are compared as if each were this much longer, milliseconds: nobody moves for less.
 const GRAIN: f64 = 1.0;
+/// Longer than any response time, milliseconds: what is beyond would not be told from it.
+const ENDLESS: f64 = 1e12;
 /// Response times that stay this close are the same.
 const QUIET: f64 = 0.1;
 /// A deviation beyond this, and beyond twice the noise, is a jump.
@@ -16,6 +18,16 @@ const JUMP: f64 = 0.3;
 const INTEGRAL: f64 = 0.3;
 /// Gain of the proportional part.
 const PROPORTIONAL: f64 = 0.5;
+/// Gain of the square of what of it is proven: who is several times slower is left at once.
+const SQUARE: f64 = 1.0;
+/// A jump is proven from here on: so far beyond the noise, times seconds;
+const PROVEN: f64 = 0.5;
+/// in full from here on;
+const SURE: f64 = 1.5;
+/// and no more than this is remembered.
+const SUREST: f64 = 2.0;
+/// Without a jump proof is forgotten with this time constant, seconds.
+const DOUBT: f64 = 0.3;
 /// What was learnt is forgotten with this time constant, seconds.
 const FORGET: f64 = 20.0;
 /// Bounds of what is learnt.
@@ -63,7 +75,7 @@ pub struct Response {
 impl Response {
     /// With another reading, if it is another one. `now` is the time its age is counted from.
     pub fn hear(this: Option<Self>, reading: Reading, now: f64, fast: f64) -> Self {
-        let (heard, at) = (reading.value.max(0.0), now - reading.age);
+        let (heard, at) = (reading.value.clamp(0.0, ENDLESS), now - reading.age);
         let Some(before) = this else { return Self { value: heard, calm: heard, noise: 0.0, at } };
         let since = at - before.at;
         // The same reading again, its age counted a rounding error differently.
@@ -123,9 +135,24 @@ pub fn learnt(learnt: f64, error: f64, forgetting: f64, dt: f64, damping: f64) -
     toward(moved, 1.0, dt * forgetting, FORGET * damping).clamp(LEARNT.0, LEARNT.1)
 }
 
-/// The proportional part for an error.
-pub fn prompt(error: f64, damping: f64) -> f64 {
-    let gain = 1.0 + PROPORTIONAL * error.abs() / damping;
+/// What proves a jump, `dt` seconds on: its size summed up over time. What is far off is proven soon, bursts that come
+/// and go never are.
+pub fn proof(before: f64, jump: f64, dt: f64) -> f64 {
+    if jump == 0.0 {
+        return toward(before, 0.0, dt, DOUBT);
+    }
+    (before + jump * dt).clamp(-SUREST, SUREST)
+}
+
+/// How much of a jump is believed, 0 to 1.
+pub fn belief(proof: f64) -> f64 {
+    ((proof.abs() - PROVEN) / (SURE - PROVEN)).clamp(0.0, 1.0)
+}
+
+/// The proportional part for a jump, and for what of it is believed.
+pub fn prompt(jump: f64, belief: f64, damping: f64) -> f64 {
+    let (error, proven) = (jump, belief * jump);
+    let gain = 1.0 + (PROPORTIONAL * error.abs() + SQUARE * proven * proven) / damping;
     if error > 0.0 { 1.0 / gain } else { gain }
 }
 

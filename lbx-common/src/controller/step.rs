@@ -142,6 +142,7 @@ impl Track {
         Self {
             slow: factor / most.max(factor),
             learnt: 1.0,
+            proof: 0.0,
             queue: 0.0,
             response: None,
             fresh_at: f64::NEG_INFINITY,
@@ -199,7 +200,9 @@ impl Track {
         };
         let error = law::error(jump, apart, noise);
         self.learnt = law::learnt(self.learnt, error, law::forgetting(apart), dt, damping);
-        let (prompt, queue) = (law::prompt(jump, damping), law::queue(self.queue));
+        self.proof = law::proof(self.proof, jump, dt);
+        let prompt = law::prompt(jump, law::belief(self.proof), damping);
+        let queue = law::queue(self.queue);
         Parts { age, error, prompt, queue, product: self.slow * self.learnt * prompt * queue }
     }
 

@@ -1,10 +1,11 @@
-//! Counting what XDP sends into watched queues: the depth right after each bulk, and drops one by one.
+//! Counting what XDP sends into watched queues: the depth right after each bulk, and drops one by one. A queue that
+//! becomes more than a burst is told of at once, so that nobody has to look for it.
 
 use crate::kernel::{member, offsets, ring};
-use crate::maps::{ARRIVALS, RUNS, WATCHED, WINDOW};
+use crate::maps::{ARRIVALS, DEEP, RUNS, WATCHED, WINDOW};
 use crate::read::is_still;
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
-use lbx_common::queue::Arrivals;
+use lbx_common::queue::{Arrivals, is_queue};
 
 /// A bulk of frames for a device: `sent` were taken, `drops` were not, `err` is negative if none could be.
 #[inline(always)]
@@ -32,9 +33,30 @@ pub fn run(dev: u64, sent: i32, drops: i32, err: i32) {
     if watched.dev != dev || !is_still(&watched, &at) {
         return;
     }
-    let depth = ring(watched.file, &at).depth();
+    let ring = ring(watched.file, &at);
+    let depth = ring.depth();
     // SAFETY: a non-null value pointer of an array map, whose words are aligned: several CPUs may share a queue.
     unsafe { count(arrivals, sent, drops, err, depth) };
+    if ring.is_valid() && is_queue(depth, ring.size) {
+        // SAFETY: as above.
+        unsafe { tell(arrivals, index) };
+    }
+}
+
+/// Tells user space of a queue, once until it says that the queue is over. Two CPUs at the same moment may both tell.
+///
+/// # Safety
+/// `at` is a value of the map.
+#[inline(always)]
+unsafe fn tell(at: *mut Arrivals, index: u32) {
+    // SAFETY: an aligned word of the value that the caller vouches for; user space stores whole words there.
+    unsafe {
+        if (*at).told == 0 {
+            (*at).told = 1;
+            // Without room the next look finds it.
+            let _ = DEEP.output_untyped::<u32>(index, 0);
+        }
+    }
 }
 
 /// # Safety

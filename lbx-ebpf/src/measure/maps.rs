@@ -1,6 +1,6 @@
-//! The tables that user space shares with these programs: all but the last are mapped by it.
+//! The tables that user space shares with these programs: all arrays are mapped by it.
 
-use aya_ebpf::btf_maps::{Array, HashMap};
+use aya_ebpf::btf_maps::{Array, HashMap, RingBuf};
 use aya_ebpf::macros::btf_map;
 use lbx_common::queue::{Arrivals, MAX_RINGS, Ring, Run, Watched};
 
@@ -26,3 +26,8 @@ pub static WINDOW: Array<u64, 1, MMAPABLE> = Array::new();
 /// The queues of a device, by the address of its `struct net_device`.
 #[btf_map(name = "runs")]
 pub static RUNS: HashMap<u64, Run, { MAX_RINGS as usize }> = HashMap::new();
+
+/// Places of queues that have just become more than a burst; size in bytes. If it is full somebody is on the way to
+/// look at all of them anyway.
+#[btf_map(name = "deep")]
+pub static DEEP: RingBuf<(), { 16 * 1024 }> = RingBuf::new();

@@ -30,7 +30,7 @@ impl Default for Measure {
     fn default() -> Self {
         Self {
             load: Duration::from_secs(1),
-            queues: Some(Duration::from_millis(10)),
+            queues: Some(Duration::from_millis(5)),
             response: Some(64),
             qmp: None,
         }
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn queues_can_be_left_alone() {
         let queues = |text: &str| Config::parse("f", &format!("[measure]\n{text}\n")).unwrap().measure.queues;
-        assert_eq!(queues(""), Some(Duration::from_millis(10)));
+        assert_eq!(queues(""), Some(Duration::from_millis(5)));
         assert_eq!(queues("queues = \"off\""), None);
         assert_eq!(queues("queues = \"250ms\""), Some(Duration::from_millis(250)));
     }

@@ -151,29 +151,8 @@ impl Core {
         }
     }
 
-    /// Looks at the host and makes maps and attachments follow. `afresh` reads filters too.
-    ///
-    /// # Errors
-    /// The host could not be read, or a write failed; the daemon goes on and tries again at the next change.
-    pub async fn refresh(&mut self, afresh: bool) -> Result<()> {
-        let instance = self.paths.instance.clone();
-        let before = self.host.vms.clone();
-        self.host.refresh(&self.config, &instance, self.options.replace, afresh).await?;
-        self.migrations_look(&before);
-        self.tell_samplers();
-        self.tell_peers();
-        self.note_vms();
-        self.newcomers();
-        if self.presence() {
-            // Who is gone gets no packet from now on; tables follow.
-            self.flip()?;
-        }
-        self.hold_back();
-        self.settle()
-    }
-
     /// Whether each target is there: presence's wishes. Whether any changed.
-    fn presence(&mut self) -> bool {
+    pub(super) fn presence(&mut self) -> bool {
         let (mut absent, mut back, mut changed) = (BTreeMap::new(), Vec::new(), false);
         for found in &self.host.found {
             let name = found.full_name();

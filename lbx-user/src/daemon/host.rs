@@ -46,11 +46,25 @@ pub struct Host {
     pub here: Vec<VmHere>,
     /// Since when somebody on the way to a peer does not answer.
     silent: Option<Instant>,
+    /// How often it was looked at.
+    pub(super) looks: u64,
     filters: Vec<Finding>,
     filters_read: Option<(Instant, Vec<Asked>)>,
 }
 
 impl Host {
+    /// What a look beside this one begins with.
+    pub(super) fn begin(&self) -> Self {
+        Self {
+            macs: self.macs.clone(),
+            looks: self.looks,
+            silent: self.silent,
+            filters: self.filters.clone(),
+            filters_read: self.filters_read.clone(),
+            ..Self::default()
+        }
+    }
+
     /// Looks at everything anew. Filters are only read again if the ports changed, after a while, or `afresh`.
     ///
     /// # Errors
@@ -104,6 +118,7 @@ impl Host {
         self.refusals =
             guard_rails(&GuardInput { config, view: &view, targets: &targets, findings: &self.findings });
         (self.view, self.found) = (view, found);
+        self.looks += 1;
         Ok(())
     }
 

@@ -12,6 +12,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use super::core::{AttachOptions, Core};
 use super::handle::Handle;
+use super::host::Host;
+use super::look::Look;
 use super::{notify, paths::Paths};
 use crate::answer::{self, Key, machine::Phase};
 use crate::api;
@@ -19,7 +21,7 @@ use crate::config::Config;
 use crate::control::build;
 use crate::datapath::{self, Datapath};
 use crate::host::Watcher;
-use crate::measure::health;
+use crate::measure::{health, prompt};
 
 /// Changes of the host come in bursts: a look at it waits this long for the burst to end.
 const SETTLE: Duration = Duration::from_millis(80);
@@ -156,6 +158,8 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
     let mut watching = true;
     let mut told = core.migrations.take().context("events of migrations are heard once")?;
     let mut peer_news = core.peers.take().context("peers are heard once")?;
+    let mut looking: Option<Look> = None;
+    prompt::try_prompt("the daemon's loop");
     loop {
         let due = core.migrations_due();
         if core.waits() {
@@ -173,11 +177,16 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
                     watching = false;
                 }
             }
-            () = sleep_until(look_at) => {
+            () = sleep_until(look_at), if looking.is_none() => {
                 let again = if core.host.is_waiting() { SOON } else { LOOK };
                 look_at = tokio::time::Instant::now() + again;
-                if let Err(error) = core.refresh(false).await {
-                    tracing::debug!("looking at the host: {error:#}");
+                looking = Some(core.look());
+            }
+            Some(seen) = seen(&mut looking) => {
+                match looking.take().map(|look| core.looked(&look, seen)) {
+                    Some(Ok(false)) => look_at = look_at.min(tokio::time::Instant::now() + SETTLE),
+                    Some(Err(error)) => tracing::debug!("looking at the host: {error:#}"),
+                    _ => {}
                 }
             }
             () = sleep_until(sweep_at) => {
@@ -187,7 +196,7 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
                     Err(error) => tracing::warn!("{error}"),
                 }
             }
-            () = alarm.notified(), if core.weigh_every().is_some() => core.weigh(),
+            () = alarm.notified(), if core.weigh_every().is_some() => core.weigh_queues(),
             () = sleep_until(weigh_at), if core.weigh_every().is_some() => {
                 core.weigh();
                 weigh_at = tokio::time::Instant::now() + core.weigh_every().unwrap_or(LOOK);
@@ -217,6 +226,14 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
     tracing::info!("stopping; the datapath goes on with what it has (`lbx detach` removes it)");
     server.stop();
     Ok(())
+}
+
+/// What a look saw, when it is done; `None` without one.
+async fn seen(look: &mut Option<Look>) -> Option<Result<Host>> {
+    match look {
+        Some(look) => Some(look.seen().await),
+        None => None,
+    }
 }
 
 impl Core {

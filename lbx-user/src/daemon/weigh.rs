@@ -24,6 +24,11 @@ impl Core {
     pub fn weigh(&mut self) {
         self.count();
         self.look_at_responses();
+        self.weigh_queues();
+    }
+
+    /// The same with the readings that there are: a queue grows, and nothing else is looked at first.
+    pub fn weigh_queues(&mut self) {
         let news = self.follow();
         let mut failed = false;
         for (service, news) in news {

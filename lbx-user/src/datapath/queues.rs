@@ -6,14 +6,18 @@ use super::btf::Btf;
 use super::error::{Error, Result};
 use super::mmap::Array;
 use super::{object, sys};
+use aya::maps::{MapData, RingBuf};
 use aya::programs::{Iter, RawTracePoint};
 use aya::{Ebpf, EbpfLoader};
 use lbx_common::queue::{
     Arrivals, Found, MAX_RINGS, OFFSETS, Offsets, RINGS_A_RUN, Ring, Run, WHOLE_EVERY, Watched,
 };
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::Ordering;
+
+/// Where the word is that says that user space was told.
+const TOLD: usize = std::mem::offset_of!(Arrivals, told);
 
 /// The loaded programs.
 pub struct Queues {
@@ -24,6 +28,7 @@ pub struct Queues {
     arrivals: Array<Arrivals>,
     window: Array<u64>,
     runs: OwnedFd,
+    deep: RingBuf<MapData>,
     netns: u32,
     ring_offset: u32,
     // Holds the tracepoint.
@@ -58,6 +63,9 @@ impl Queues {
         let arrivals = Array::new("arrivals", &map(&ebpf, "arrivals")?, true)?;
         let window = Array::new("window", &map(&ebpf, "window")?, true)?;
         let runs = map(&ebpf, "runs")?;
+        let deep = ebpf.take_map("deep").ok_or_else(|| Error::Missing("map deep".into()))?;
+        let deep = RingBuf::try_from(deep)
+            .map_err(|e| Error::Io { what: "opening deep".into(), source: std::io::Error::other(e) })?;
         {
             let name = "lbx_arrivals";
             let program: &mut RawTracePoint = program(&mut ebpf, name)?.try_into().map_err(refused(name))?;
@@ -75,6 +83,7 @@ impl Queues {
             arrivals,
             window,
             runs,
+            deep,
             netns,
             ring_offset: offsets.queue_ring,
             _ebpf: ebpf,
@@ -150,6 +159,27 @@ impl Queues {
     /// What came to the queue at a place. Its peak counts if it is of the window in force.
     pub fn arrivals(&self, index: u32) -> Result<Arrivals> {
         self.arrivals.get(index)
+    }
+
+    /// Readable when a queue has become more than a burst by frames of XDP.
+    pub fn told(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor belongs to the ring buffer inside `self` and is open as long as it.
+        unsafe { BorrowedFd::borrow_raw(self.deep.as_raw_fd()) }
+    }
+
+    /// Takes out what was told; whether there was anything.
+    pub fn hear(&mut self) -> bool {
+        let mut heard = false;
+        while self.deep.next().is_some() {
+            heard = true;
+        }
+        heard
+    }
+
+    /// Wants to be told again of the queue at a place.
+    pub fn rearm(&self, index: u32) -> Result<()> {
+        self.arrivals.word32(index, TOLD / 4)?.store(0, Ordering::Release);
+        Ok(())
     }
 
     /// Begins a new window for peaks; answers the one that was in force.

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! Core ── follow(vNICs of targets) ──> Sampler, a thread of its own
-//!                                        │ every 10 ms: Reader::read
+//!                                        │ every 5 ms, and when the kernel tells of a queue: Reader::read
 //!                                        │   rings.rs    the rings themselves, by programs in the kernel
 //!                                        │   counted.rs  counters, where the kernel does not let us
 //!                                        ├─> Board       queue_depth, queue_fill, queue_rate, queue_drops
 //!                                        └─> Shown       each queue, for `lbx queues`
 //! ```
 
+mod bell;
 mod counted;
 mod devices;
 mod history;
@@ -17,6 +18,7 @@ mod rings;
 mod sampler;
 mod shown;
 
+use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use crate::control::RingsByPort;
@@ -76,6 +78,16 @@ pub(crate) trait Reader: Send {
     /// Addresses of the rings of queue 0, by interface index, if they have changed since they were asked for.
     fn rings(&mut self) -> Option<RingsByPort> {
         None
+    }
+
+    /// Readable when a queue has just become more than a burst, where the kernel tells.
+    fn told(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Takes note of what was told; whether there was anything.
+    fn hear(&mut self) -> bool {
+        false
     }
 
     /// Whether a vNIC without a sample is as it was: empty, and nothing came.

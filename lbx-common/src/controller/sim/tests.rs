@@ -84,6 +84,20 @@ fn the_guests_of_the_bench_are_served_as_by_an_oracle() {
     }
 }
 
+/// Before more waits in it than it can do in the next seconds.
+#[test]
+fn a_guest_that_is_much_slower_is_left_within_two_seconds() {
+    for seed in 1..=5 {
+        let guests = [0.04, 0.04, 0.04, 0.16].map(|service| Server::workers(4, service, false));
+        let mut world = World::new(guests.into(), 0.7 * 325.0, seed);
+        world.run(2.0);
+        // 25 of 325 is what it can do.
+        assert!(world.shares()[3] < 0.08, "seed {seed}: {:?}", world.shares());
+        world.run(10.0);
+        assert!(world.quantile(6.0, 0.99) < 0.2, "seed {seed}: {}", world.quantile(6.0, 0.99));
+    }
+}
+
 #[test]
 fn ten_minutes_of_constant_load_leave_weights_alone() {
     for load in [0.4, 0.7] {

@@ -1,9 +1,10 @@
 //! The rings themselves: found by the iterator, read by their addresses, and what XDP puts into them.
 
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use lbx_common::queue::{Found, Ring, Run, Watched, spread};
+use lbx_common::queue::{Found, Ring, Run, Watched, is_over, spread};
 
 use super::places::Places;
 use super::{Reader, Sample, Vnic, devices};
@@ -268,6 +269,9 @@ impl Reader for Rings {
                 let mut peak = None;
                 if ring.depth() > 0 || ring.producer != queue.last.producer {
                     let arrivals = self.queues.arrivals(place)?;
+                    if arrivals.told != 0 && is_over(ring.depth(), ring.size) {
+                        self.queues.rearm(place)?;
+                    }
                     queue.drops = arrivals.drops;
                     peak = peak_in(&arrivals, window);
                 }
@@ -286,6 +290,14 @@ impl Reader for Rings {
             }
         }
         Ok(())
+    }
+
+    fn told(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.queues.told())
+    }
+
+    fn hear(&mut self) -> bool {
+        self.queues.hear()
     }
 
     fn is_quiet(&self, vnic: usize) -> bool {

@@ -1,12 +1,13 @@
 //! The thread that looks at the queues again and again, and what it last saw.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use lbx_common::controller::law::SHALLOW;
 use tokio::sync::watch;
 
+use super::bell::{Bell, Rope, bell};
 use super::counted::{self, Counted};
 use super::rings::Rings;
 use super::shown::{Seen, Shown};
@@ -15,11 +16,16 @@ use crate::control::RingsByPort;
 use crate::datapath::Instance;
 use crate::measure::board::{Reading, Shared as Board};
 use crate::measure::catalogue::{About, Metric, find};
+use crate::measure::prompt;
 
 /// The better reader is tried again after this long: `tun` may be a module that is loaded with the first VM.
 const RETRY: Duration = Duration::from_secs(30);
 /// The same after it has failed.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Looks take at most one part in this of a core: with many queues they are made less often,
+const SPARING: u32 = 100;
+/// but at most this many times less often.
+const SELDOM: u32 = 4;
 
 /// What to watch, and how often.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,6 +40,8 @@ pub struct Watch {
 #[derive(Debug)]
 pub struct Sampler {
     orders: Sender<Watch>,
+    // Its end ends the thread.
+    rope: Rope,
     shown: Arc<Mutex<Shown>>,
     rings: watch::Receiver<RingsByPort>,
     last: Watch,
@@ -46,18 +54,20 @@ impl Sampler {
     /// No thread could be made.
     pub fn start(instance: Instance, board: Board) -> std::io::Result<Self> {
         let (orders, received) = channel();
+        let (rope, bell) = bell()?;
         let shown = Arc::new(Mutex::new(Shown::default()));
         let own = Arc::clone(&shown);
         let (tell, rings) = watch::channel(RingsByPort::new());
-        let run = move || Loop::new(instance, board, own, tell).run(&received);
+        let run = move || Loop::new(instance, board, own, tell).run(&received, bell);
         std::thread::Builder::new().name("lbx-queues".to_owned()).spawn(run)?;
-        Ok(Self { orders, shown, rings, last: Watch::default() })
+        Ok(Self { orders, rope, shown, rings, last: Watch::default() })
     }
 
     /// Watches this from now on.
     pub fn watch(&mut self, watch: Watch) {
         if self.last != watch && self.orders.send(watch.clone()).is_ok() {
             self.last = watch;
+            self.rope.pull();
         }
     }
 
@@ -102,6 +112,8 @@ struct Loop {
     exact: bool,
     retry_at: Option<Instant>,
     samples: Vec<Sample>,
+    // CPU time of a look, smoothed.
+    spent: Duration,
     failed: Option<String>,
 }
 
@@ -122,34 +134,42 @@ impl Loop {
             exact: false,
             retry_at: None,
             samples: Vec::new(),
+            spent: Duration::ZERO,
             failed: None,
         }
     }
 
-    fn run(mut self, orders: &Receiver<Watch>) {
-        let mut next = Instant::now();
+    fn run(mut self, orders: &Receiver<Watch>, mut bell: Bell) {
+        prompt::try_prompt("the thread that looks at queues");
+        let (mut next, mut rested) = (Instant::now(), Instant::now());
         loop {
-            let order = match self.interval() {
-                None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(_) => orders.recv_timeout(next.saturating_duration_since(Instant::now())),
-            };
-            match order {
-                Ok(watch) => self.follow(watch),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+            let told = self.reader.as_ref().and_then(|reader| reader.told());
+            let woken = bell.wait(told, self.interval().map(|_| next));
+            loop {
+                match orders.try_recv() {
+                    Ok(watch) => self.follow(watch),
+                    Err(TryRecvError::Empty) if !woken.over => break,
+                    Err(_) => return,
+                }
+            }
+            if woken.told && self.reader.as_mut().is_some_and(|reader| reader.hear()) {
+                next = next.min(rested);
             }
             let now = Instant::now();
             let Some(interval) = self.interval().filter(|_| now >= next) else { continue };
+            let before = prompt::cpu_time();
             self.look(now);
-            // What was late is not made up for, and looks never take more than half of a core.
-            next = (next + interval).max(Instant::now() + now.elapsed());
+            self.spent = (self.spent * 7 + prompt::cpu_time().saturating_sub(before)) / 8;
+            // Whatever is told, looks never take more than half of a core; what was late is not made up for.
+            rested = Instant::now() + now.elapsed();
+            next = (now + interval).max(rested);
         }
     }
 
     /// Time between looks: none while there is nothing to look at.
     fn interval(&self) -> Option<Duration> {
         let interval = self.watch.interval.filter(|_| !self.watch.vnics.is_empty())?;
-        Some(if self.exact { interval } else { interval.max(counted::INTERVAL) })
+        Some(if self.exact { stretched(interval, self.spent) } else { interval.max(counted::INTERVAL) })
     }
 
     fn follow(&mut self, watch: Watch) {
@@ -303,6 +323,11 @@ impl Loop {
     }
 }
 
+/// Time between looks that cost so much CPU time each.
+fn stretched(interval: Duration, spent: Duration) -> Duration {
+    (spent * SPARING).clamp(interval, interval * SELDOM)
+}
+
 fn metrics() -> Option<Metrics> {
     let of = |name| find(name).filter(|metric| metric.about == About::Target);
     Some(Metrics {
@@ -323,5 +348,19 @@ fn miss(board: &Board, seen: &mut Seen, why: &str) {
     let mut board = board.lock();
     for target in &seen.vnic.targets {
         metrics.all().into_iter().for_each(|metric| board.miss(metric, target, why.to_owned()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_queues_are_looked_at_less_often() {
+        let (ms, us) = (Duration::from_millis, Duration::from_micros);
+        assert_eq!(stretched(ms(5), us(20)), ms(5));
+        assert_eq!(stretched(ms(5), us(80)), ms(8));
+        assert_eq!(stretched(ms(5), ms(3)), ms(20), "but not for ever");
+        assert_eq!(stretched(ms(100), us(80)), ms(100));
     }
 }

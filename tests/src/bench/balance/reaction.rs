@@ -1,5 +1,6 @@
 //! From the first frame over a queue's threshold to the weight in the kernel's map.
 
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use crate::demo::Claim;
 use crate::guest::announce::mac_text;
 use crate::lab::addr::{self, Pair};
 use crate::lab::config::{File, Service, Target};
+use crate::lab::offload::Offloads;
 use crate::lab::{LabSpec, VmKind, tools};
 use crate::scenario::{Scenario, eventually};
 
@@ -34,6 +36,35 @@ const LESS: f64 = 0.98;
 const GOAL: f64 = 10.0;
 /// Where the moments of the rounds come from.
 const SEED: u64 = 0x6c62_7802;
+/// Clients' ports that are tried to find a flow for each tap.
+const PORTS: std::ops::Range<u16> = 20_000..24_000;
+
+/// How frames come to a tap.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// From the client, through XDP on the uplink: the kernel tells of the queue.
+    Xdp,
+    /// As the bridge and tc bring them: the queue is seen at the next look.
+    Skb,
+}
+
+impl Way {
+    const ALL: [Self; 2] = [Self::Xdp, Self::Skb];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Xdp => "by XDP: the kernel tells",
+            Self::Skb => "by the bridge or tc: seen at the next look",
+        }
+    }
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Xdp => "XDP",
+            Self::Skb => "bridge or tc",
+        }
+    }
+}
 
 /// Fills one ring after the other, at moments that have nothing to do with the daemon's.
 ///
@@ -42,33 +73,31 @@ const SEED: u64 = 0x6c62_7802;
 pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     clock::unpin()?;
     report.section("reaction", "From a queue that grows to its weight");
-    let rounds = settings.either(300, TAPS);
+    let rounds = settings.either(10 * TAPS, 2 * TAPS);
     report.say(&format!(
         "{TAPS} taps that nobody reads are the targets of a service with adaptive weights. {rounds} times {FRAMES} \
-         frames are put into one of them, at a random moment; the clock runs from the frame that makes more than \
-         {SHALLOW} of {RING} to the store of a smaller weight in the map that the kernel reads."
+         frames come into one of them, at a random moment, in turns by XDP (a client sends them to the VIP, as one \
+         known flow) and into the tap directly, as the bridge would; the clock runs from when the frame that makes \
+         more than {SHALLOW} of {RING} is sent to the store of a smaller weight in the map that the kernel reads."
     ));
-    let mut rows = vec![
-        ["queues are looked at every", "p50 ms", "p90 ms", "p99 ms", "max ms"].map(String::from).to_vec(),
-    ];
-    for (every, is_default) in [("10ms", true), ("5ms", false)] {
-        let times = measure(every, rounds)?;
-        let mut row = vec![every.to_owned()];
+    let times = measure(rounds)?;
+    let mut rows = vec![["frames come", "p50 ms", "p90 ms", "p99 ms", "max ms"].map(String::from).to_vec()];
+    for (way, times) in Way::ALL.iter().zip(&times) {
+        let mut row = vec![way.name().to_owned()];
         row.extend([0.5, 0.9, 0.99, 1.0].map(|share| format!("{:.2}", times.quantile(share))));
         rows.push(row);
-        let name = format!(
-            "reaction: p99, queues looked at every {every}{}",
-            if is_default { " (default)" } else { "" }
-        );
+        let name = format!("reaction: p99, frames by {}", way.word());
         report.claim(Claim::at_most(&name, times.quantile(0.99), "ms", GOAL));
     }
     report.table(&rows);
     Ok(())
 }
 
-/// A lab with a daemon, and milliseconds of each round.
-fn measure(every: &str, rounds: usize) -> Result<Samples> {
-    let mut scenario = Scenario::start(LabSpec::one_host(0, VmKind::StandIn), &[])?;
+/// A lab with a daemon, and milliseconds of each round, by way.
+fn measure(rounds: usize) -> Result<[Samples; 2]> {
+    let mut spec = LabSpec::one_host(0, VmKind::StandIn);
+    spec.clients[0].offloads = Offloads::sender(false);
+    let mut scenario = Scenario::start(spec, &[])?;
     let host = scenario.lab.host().ns.clone();
     let mut taps = host.run(|| (0..TAPS).map(tap).collect::<Result<Vec<_>>>())??;
     let macs = (0..TAPS).map(|n| {
@@ -78,9 +107,9 @@ fn measure(every: &str, rounds: usize) -> Result<Samples> {
     tools::ip(&host, &macs.collect::<Vec<_>>())?;
     let targets = (0..TAPS).map(|n| Target::local(&name(n), own(n))).collect();
     let mut service = Service::dsr("react", addr::vip(0), "udp", 9, targets);
+    // What the kernel times or counts says nothing here: nobody answers.
     service.keys = String::from("weights = \"adaptive\"\navailability = \"1\"");
-    let top = format!("[measure]\nqueues = \"{every}\"\n");
-    let file = File { top, ..File::new(vec![service]) };
+    let file = File::new(vec![service]).xdp("native");
     scenario.lbx.push(crate::lab::Lbx::start(&scenario.lab, 0, &file.text())?);
     let maps = Maps::open_pinned(&Instance::new(Some(&scenario.lbx().instance))?)?;
     let names = Names::adopt(&&maps)?;
@@ -104,24 +133,75 @@ fn measure(every: &str, rounds: usize) -> Result<Samples> {
             sleep(Duration::from_micros(50));
         }
     };
-    let (mut random, mut times) = (Random::new(SEED), Samples::new());
+    let (mut random, mut times) = (Random::new(SEED), [Samples::new(), Samples::new()]);
     let watched = || Ok(scenario.lbx().json(&["queues"])?["queues"].as_array().map_or(0, Vec::len) == TAPS);
     ensure!(eventually(Duration::from_mins(1), watched)?, "not all queues are seen; {}", scenario.story());
+    let flows = flows(&scenario, &mut taps)?;
     let mut used: Vec<Option<Instant>> = vec![None; TAPS];
     for round in 0..rounds {
-        let n = round % TAPS;
+        // In turns for each tap, too.
+        let (n, way) = (round % TAPS, Way::ALL[(round + round / TAPS) % Way::ALL.len()]);
         let rest = used[n]
             .map_or(Duration::ZERO, |at: Instant| (at + AGAIN).saturating_duration_since(Instant::now()));
         sleep(rest + Duration::from_secs_f64(0.05 + 0.1 * random.next()));
         wait(n, "well again", &|weight| weight > 0.95)?;
         let before = weight(n)?;
-        let start = fill(&taps[n].1)?;
+        let start = match way {
+            Way::Xdp => fill(|| Ok(flows[n].send(&[0; 18]).map(drop)?))?,
+            Way::Skb => fill(|| Ok(taps[n].1.send(&frame())?))?,
+        };
         let seen = wait(n, "filled", &|weight| weight < LESS * before)?;
-        times.push(seen.saturating_duration_since(start).as_secs_f64() * 1000.0);
-        taps[n].0.take(0, FRAMES);
+        times[usize::from(way == Way::Skb)]
+            .push(seen.saturating_duration_since(start).as_secs_f64() * 1000.0);
+        let taken = take(&mut taps[n].0);
+        ensure!(taken == FRAMES, "{} of {FRAMES} frames came into {}; {}", taken, name(n), scenario.story());
         used[n] = Some(Instant::now());
     }
     Ok(times)
+}
+
+/// For each tap a socket of the client whose flow leads there, and is known.
+fn flows(scenario: &Scenario, taps: &mut [(Tap, Wire)]) -> Result<Vec<UdpSocket>> {
+    let vip = SocketAddr::new(addr::vip(0).v4.into(), 9);
+    let open = |port| -> Result<UdpSocket> {
+        scenario.client().run(|| {
+            let socket = UdpSocket::bind((IpAddr::from([0, 0, 0, 0]), port))?;
+            socket.connect(vip)?;
+            Ok(socket)
+        })?
+    };
+    let mut found: Vec<Option<UdpSocket>> = taps.iter().map(|_| None).collect();
+    let empty =
+        |taps: &mut [(Tap, Wire)]| taps.iter_mut().map(|(tap, _)| tap.take(0, 10)).collect::<Vec<_>>();
+    let answered = || {
+        let socket = open(PORTS.end)?;
+        socket.send(&[0; 18])?;
+        sleep(Duration::from_millis(20));
+        Ok(empty(taps).iter().any(|frames| *frames > 0))
+    };
+    ensure!(eventually(Duration::from_secs(30), answered)?, "the VIP leads nowhere; {}", scenario.story());
+    for port in PORTS {
+        let socket = open(port)?;
+        // The second one confirms the flow.
+        for _ in 0..2 {
+            socket.send(&[0; 18])?;
+        }
+        let mut tries = 0..200;
+        let here = loop {
+            if let Some(n) = empty(taps).iter().position(|frames| *frames > 0) {
+                break n;
+            }
+            ensure!(tries.next().is_some(), "a frame came nowhere; {}", scenario.story());
+            sleep(Duration::from_millis(1));
+        };
+        found[here].get_or_insert(socket);
+        if found.iter().all(Option::is_some) {
+            sleep(Duration::from_millis(50));
+            empty(taps);
+            return Ok(found.into_iter().flatten().collect());
+        }
+    }
+    anyhow::bail!("no flow leads to some of the taps; {}", scenario.story())
 }
 
 /// Its address: of the lab's, but nobody else's.
@@ -142,17 +222,28 @@ fn tap(n: usize) -> Result<(Tap, Wire)> {
     Ok((tap, wire))
 }
 
-/// Puts frames into a tap; when the first one too many was sent.
-fn fill(wire: &Wire) -> Result<Instant> {
+/// Empties a tap; how many frames of UDP there were. What is asked of everybody comes into every tap.
+fn take(tap: &mut Tap) -> usize {
+    let udp = |frame: &Vec<u8>| frame.get(12..14) == Some(&[8, 0]) && frame.get(23) == Some(&17);
+    std::iter::from_fn(|| tap.next(0)).filter(udp).count()
+}
+
+/// A frame of UDP, as far as a tap looks.
+fn frame() -> [u8; 60] {
     let mut frame = [0_u8; 60];
     frame[..15].copy_from_slice(&[2, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 8, 0, 0x45]);
     frame[23] = 17;
+    frame
+}
+
+/// Sends frames; when the first one too many was sent.
+fn fill(mut send: impl FnMut() -> Result<()>) -> Result<Instant> {
     let mut over = Instant::now();
     for n in 0..FRAMES {
         if n == SHALLOW {
             over = Instant::now();
         }
-        wire.send(&frame)?;
+        send()?;
     }
     Ok(over)
 }
