@@ -75,7 +75,7 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     clock::unpin()?;
     report.section("balance", "Spreading load over unequal guests");
     let secs = Duration::from_secs;
-    let full = Times { warm: secs(12), count: secs(20), rounds: 2, limit: secs(5) };
+    let full = Times { warm: secs(6), count: secs(12), rounds: 2, limit: secs(5) };
     let short = Times { warm: secs(3), count: secs(3), rounds: 1, limit: secs(2) };
     let times = settings.either(full, short);
     let loads = settings.either(&LOADS[..], &LOADS[1..2]);

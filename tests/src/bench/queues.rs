@@ -90,6 +90,7 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     let empty = share()?;
     fill(&taps)?;
     let waiting = share()?;
+    let every = sampler.shown().interval.unwrap_or_default().as_secs_f64() * 1000.0;
     let of_core = |us: f64| format!("{:.2} %", us / INTERVAL.as_micros() as f64 * 100.0);
     let row = |what: &str, samples: &Samples| {
         let median = samples.median();
@@ -106,6 +107,8 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     ]);
     report.claim(Claim::at_most("queues: 100 VMs x 4 queues at 10 ms, empty", empty, "% of a core", 1.0));
     report.claim(Claim::at_most("queues: the same, frames in all", waiting, "% of a core", 1.0));
+    // A look that costs too much would be made less often.
+    report.claim(Claim::at_most("queues: time between looks", every, "ms", 10.0));
     Ok(())
 }
 
