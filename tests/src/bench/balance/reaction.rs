@@ -101,7 +101,7 @@ fn measure(rounds: usize) -> Result<[Samples; 2]> {
     let host = scenario.lab.host().ns.clone();
     let mut taps = host.run(|| (0..TAPS).map(tap).collect::<Result<Vec<_>>>())??;
     let macs = (0..TAPS).map(|n| {
-        let (ip, mac) = (own(n).v4, mac_text(addr::mac(0x01, 0, n + 1)));
+        let (ip, mac) = (own(n).v4, mac_text(mac(n)));
         format!("neigh replace {ip} lladdr {mac} dev br0 nud permanent")
     });
     tools::ip(&host, &macs.collect::<Vec<_>>())?;
@@ -148,12 +148,12 @@ fn measure(rounds: usize) -> Result<[Samples; 2]> {
         let before = weight(n)?;
         let start = match way {
             Way::Xdp => fill(|| Ok(flows[n].send(&[0; 18]).map(drop)?))?,
-            Way::Skb => fill(|| Ok(taps[n].1.send(&frame())?))?,
+            Way::Skb => fill(|| Ok(taps[n].1.send(&frame(n))?))?,
         };
         let seen = wait(n, "filled", &|weight| weight < LESS * before)?;
         times[usize::from(way == Way::Skb)]
             .push(seen.saturating_duration_since(start).as_secs_f64() * 1000.0);
-        let taken = take(&mut taps[n].0);
+        let taken = take(&mut taps[n].0, n);
         ensure!(taken == FRAMES, "{} of {FRAMES} frames came into {}; {}", taken, name(n), scenario.story());
         used[n] = Some(Instant::now());
     }
@@ -222,16 +222,22 @@ fn tap(n: usize) -> Result<(Tap, Wire)> {
     Ok((tap, wire))
 }
 
-/// Empties a tap; how many frames of UDP there were. What is asked of everybody comes into every tap.
-fn take(tap: &mut Tap) -> usize {
-    let udp = |frame: &Vec<u8>| frame.get(12..14) == Some(&[8, 0]) && frame.get(23) == Some(&17);
-    std::iter::from_fn(|| tap.next(0)).filter(udp).count()
+/// Empties tap `n`; how many frames were for it. What is asked of everybody, or flooded, comes into every tap.
+fn take(tap: &mut Tap, n: usize) -> usize {
+    let own = |frame: &Vec<u8>| frame.starts_with(&mac(n)) && frame.get(12..14) == Some(&[8, 0]);
+    std::iter::from_fn(|| tap.next(0)).filter(own).count()
 }
 
-/// A frame of UDP, as far as a tap looks.
-fn frame() -> [u8; 60] {
+/// The MAC of target `n`.
+fn mac(n: usize) -> [u8; 6] {
+    addr::mac(0x01, 0, n + 1)
+}
+
+/// A frame of UDP for target `n`, as far as a tap looks.
+fn frame(n: usize) -> [u8; 60] {
     let mut frame = [0_u8; 60];
-    frame[..15].copy_from_slice(&[2, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 8, 0, 0x45]);
+    frame[..6].copy_from_slice(&mac(n));
+    frame[12..15].copy_from_slice(&[8, 0, 0x45]);
     frame[23] = 17;
     frame
 }
