@@ -11,7 +11,9 @@ pub(crate) fn boot() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
-/// Writes a file in one step: whoever reads it finds the old or the new content, also after a crash.
+/// Writes a file in one step: whoever reads it finds the old or the new content, also after this process was killed. It
+/// is not forced to a disk: what is kept is of no use after another boot, and a run directory that is no tmpfs would have
+/// the daemon wait for a disk that others keep busy, while packets wait for the daemon.
 ///
 /// # Errors
 /// It could not be written; what was there stays.
@@ -19,6 +21,5 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let next = path.with_added_extension("new");
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&next)?;
     file.write_all(bytes)?;
-    file.sync_all()?;
     fs::rename(&next, path)
 }

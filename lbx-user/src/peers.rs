@@ -171,7 +171,8 @@ impl Peers {
         self.tell_migrations();
     }
 
-    fn keep(&self) {
+    /// Writes down what was told and heard.
+    pub fn keep(&self) {
         let saved = self.run_dir.as_ref().map(|dir| kept::save(dir, &self.ledger, &self.seen));
         if let Some(Err(error)) = saved {
             tracing::warn!("{error:#}");
@@ -230,16 +231,13 @@ impl Peers {
             // The oldest of those that are over, or else the oldest.
             list.remove(list.iter().position(Account::is_over).unwrap_or(0));
         }
-        self.keep();
+        // Before it is kept: those who wait for it wait for packets.
         self.told.send_modify(|told| told.migrations = Arc::new(list));
+        self.keep();
     }
 
-    /// What a peer tells of migrations and has not told before.
+    /// What a peer tells of migrations and has not told before. [`Peers::keep`] follows.
     pub fn unseen<'a>(&mut self, peer: &str, told: &'a [Account]) -> Vec<(&'a VmHere, &'a Step)> {
-        let news = self.seen.entry(peer.to_owned()).or_default().news(told);
-        if !news.is_empty() {
-            self.keep();
-        }
-        news
+        self.seen.entry(peer.to_owned()).or_default().news(told)
     }
 }

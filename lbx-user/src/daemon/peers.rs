@@ -100,7 +100,9 @@ impl Core {
     /// What a peer tells of migrations, as events of this host.
     fn hear_migrations(&mut self, peer: &str, migrations: &[Account]) {
         let Some(own) = self.config.peers.as_ref().map(|own| own.name.clone()) else { return };
-        for (vm, step) in self.peers.unseen(peer, migrations) {
+        let unseen = self.peers.unseen(peer, migrations);
+        let heard = !unseen.is_empty();
+        for (vm, step) in unseen {
             let here = self.host.here.iter().any(|one| one.is_same(vm));
             let mut id = vm_id(vm);
             if self.host.here.iter().any(|one| one.name == vm.name && !one.is_same(vm)) {
@@ -111,6 +113,9 @@ impl Core {
                 Some(event) => self.migrations.stream.tell(id, event),
                 None => tracing::debug!("peer {peer} says of {}: {}", vm.name, step.what),
             }
+        }
+        if heard {
+            self.peers.keep();
         }
     }
 

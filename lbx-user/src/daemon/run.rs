@@ -7,7 +7,7 @@ use lbx_common::limits::SLOTS_PER_FLOW;
 use lbx_common::service::address_flags;
 use lbx_common::target::State;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use super::core::{AttachOptions, Core};
@@ -22,6 +22,7 @@ use crate::control::build;
 use crate::datapath::{self, Datapath};
 use crate::host::Watcher;
 use crate::measure::{health, prompt};
+use crate::migration::Told;
 
 /// Changes of the host come in bursts: a look at it waits this long for the burst to end.
 const SETTLE: Duration = Duration::from_millis(80);
@@ -202,14 +203,15 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
                 weigh_at = tokio::time::Instant::now() + core.weigh_every().unwrap_or(LOOK);
             }
             Ok(()) = rings.changed() => core.rings_changed(),
-            Some(news) = peer_news.recv() => core.peer_news(&news),
+            Some(news) = peer_news.recv() => {
+                core.peer_news(&news);
+                // What that says of migrations waits for nothing else.
+                hear(&mut core, &mut told);
+            }
             Some(news) = answered.recv() => core.answered(&news.key, news.phase),
             Some(first) = told.recv() => {
                 core.migration(first);
-                while let Ok(next) = told.try_recv() {
-                    core.migration(next);
-                }
-                core.settle_migrations();
+                hear(&mut core, &mut told);
             }
             Some((target, news)) = checked.recv() => core.checked(&target, news),
             () = sleep_until(due.unwrap_or(look_at)), if due.is_some() => core.migrations_tick(),
@@ -234,6 +236,14 @@ async fn seen(look: &mut Option<Look>) -> Option<Result<Host>> {
         Some(look) => Some(look.seen().await),
         None => None,
     }
+}
+
+/// Hears all that was said of migrations and is not heard yet; tables and files follow once.
+fn hear(core: &mut Core, told: &mut UnboundedReceiver<Told>) {
+    while let Ok(next) = told.try_recv() {
+        core.migration(next);
+    }
+    core.settle_migrations();
 }
 
 impl Core {
