@@ -6,7 +6,7 @@ mod line;
 mod place;
 mod probe;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
@@ -14,6 +14,9 @@ pub use self::figures::Figures;
 use self::place::{DIRTY, Place};
 use super::{Report, Samples, Settings, clock};
 use crate::demo::Claim;
+
+/// Names how many minutes there are: a turn that would begin later is left out.
+const MINUTES_ENV: &str = "LBX_BENCH_MINUTES";
 
 /// A way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,8 +46,10 @@ impl Arm {
 struct Pace {
     /// Every way has its turn so often.
     turns: usize,
-    /// There and back, in a turn.
+    /// There and back with lbx aware, in a turn.
     pairs: usize,
+    /// The same without lbx.
+    plain: usize,
     /// The same where connections do not survive: then load is new each time.
     unaware: usize,
     long: usize,
@@ -61,6 +66,7 @@ struct Pace {
 const FULL: Pace = Pace {
     turns: 10,
     pairs: 5,
+    plain: 2,
     unaware: 2,
     long: 400,
     frame: Duration::from_millis(400),
@@ -72,6 +78,7 @@ const FULL: Pace = Pace {
 const QUICK: Pace = Pace {
     turns: 1,
     pairs: 2,
+    plain: 1,
     unaware: 1,
     long: 32,
     frame: Duration::from_millis(100),
@@ -94,7 +101,12 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     for arm in Arm::ALL {
         all.push((arm, Place::build(arm)?, Figures::default()));
     }
+    let minutes = std::env::var(MINUTES_ENV).ok().and_then(|text| text.parse().ok());
+    let (start, most) = (Instant::now(), minutes.map_or(Duration::MAX, Duration::from_mins));
     for turn in 0..pace.turns {
+        if start.elapsed() >= most {
+            break;
+        }
         for (arm, place, figures) in &mut all {
             if *arm == Arm::Unaware {
                 for _ in 0..pace.unaware {
@@ -102,8 +114,11 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
                 }
             } else {
                 let mut other = None;
-                let line = if *arm == Arm::Aware { &mut line } else { &mut other };
-                place.round(pace.pairs, &pace, figures, line)?;
+                let (pairs, line) = match arm {
+                    Arm::Aware => (pace.pairs, &mut line),
+                    Arm::Unaware | Arm::Plain => (pace.plain, &mut other),
+                };
+                place.round(pairs, &pace, figures, line)?;
             }
             eprintln!("turn {}, {}: {} migrations", turn + 1, arm.name(), figures.migrations);
         }
@@ -134,8 +149,8 @@ fn introduction(pace: &Pace) -> String {
     format!(
         "A QEMU guest (TCG) that writes {DIRTY} MB a second to memory is migrated from one host to another and back \
          over TCP, on the segment that the clients use too; all on the same {} cores. A second guest stays. Each \
-         migration begins as soon as the one before has no effects any more, {} in a turn, and the ways take turns; \
-         where lbx is unaware, load begins anew for each pair. Load, over both guests: {} connections that move data \
+         migration begins as soon as the one before has no effects any more, up to {} in a turn, and the ways take \
+         turns; where lbx is unaware, load begins anew for each pair. Load, over both guests: {} connections that move data \
          all the time, {} requests a second on {} HTTP connections that stay, {:.0} new connections a second, {:.0} \
          datagrams a second of one flow. Nothing is tried twice. With lbx, clients use a VIP that the first host \
          answers for; aware, lbx runs on both hosts, hears the guest's monitors there, and the hosts tell each other; \
