@@ -3,9 +3,13 @@
 mod resolve;
 
 use super::{Event, Here, Micros, Phase, Place, Rules, Source, Want, What, grown};
+use crate::target::State;
 
-/// A source that has handed everything over waits this long to hear that the VM runs there.
-const HANDED_OVER: Micros = 1_000_000;
+/// A source that has handed everything over waits this long to hear that the VM runs there: it does so within
+/// milliseconds, and if nobody says so its packets are better sent after it than dropped.
+const HANDED_OVER: Micros = 300_000;
+/// Where it is awaited it runs within this time, or not at all.
+pub(super) const ARRIVES: Micros = 2_000_000;
 /// A migration that ended is looked at once more after this long.
 const VERIFY: Micros = 2_000_000;
 
@@ -286,6 +290,16 @@ impl Machine {
         matches!(self.want(now, rules), Want::Drain(_))
             && self.phase != Phase::Resumed
             && now.saturating_sub(began) >= rules.datagrams
+    }
+
+    /// What its targets come to when a blackhole ends by itself, because there is nobody to renew it: a VM that was handed
+    /// over runs elsewhere, one that was only paused runs here, and of any other nobody knows; it gets no new flows.
+    pub const fn falls_back(&self) -> State {
+        match (self.pause, self.handed_over) {
+            (true, _) => State::Active,
+            (false, true) => State::Moved,
+            (false, false) => State::Draining,
+        }
     }
 
     /// When it is to be looked into, unless there is news before.

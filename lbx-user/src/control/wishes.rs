@@ -22,8 +22,8 @@ struct Held {
     weight: Option<u32>,
     /// What migration leaves of the weight, in thousandths.
     share: Option<u16>,
-    /// What it blackholes was drained before, and is again when the deadline passes.
-    drained: bool,
+    /// What it blackholes comes to at least this when the deadline passes.
+    falls_back: Option<State>,
     /// What is sent on waits at its new host, which may not come to run it: so that ends by itself too.
     waits: bool,
 }
@@ -38,9 +38,9 @@ impl WishBook {
         }
     }
 
-    /// Migration wants something of a target. `drained`: where a blackhole ends without the daemon, the target is to
-    /// get no new flows, as before. Whether that is news, and whether it concerns the weight.
-    pub fn set_migration(&mut self, target: &str, want: Want, drained: bool) -> (bool, bool) {
+    /// Migration wants something of a target. `falls_back`: what a blackhole is to come to where it ends without the
+    /// daemon. Whether that is news, and whether it concerns the weight.
+    pub fn set_migration(&mut self, target: &str, want: Want, falls_back: State) -> (bool, bool) {
         let wish = want.wish(1);
         let state = wish.map(Wish::state).filter(|state| *state != State::Active);
         let share = wish.and_then(|wish| match wish.weight() {
@@ -49,10 +49,11 @@ impl WishBook {
         });
         let changed = self.set_state(target, Owner::Migration, state);
         let held = self.0.entry(target.to_owned()).or_default();
-        let drained = std::mem::replace(&mut held.drained, drained) != drained;
+        let falls_back = Some(falls_back).filter(|_| matches!(want, Want::Blackhole | Want::Hold));
+        let end = std::mem::replace(&mut held.falls_back, falls_back) != falls_back;
         let waits = std::mem::replace(&mut held.waits, want == Want::Hold) != (want == Want::Hold);
         let other = std::mem::replace(&mut held.share, share) != share;
-        (changed || drained || waits, other)
+        (changed || end || waits, other)
     }
 
     /// What the wishes would come to if migration wanted something else.
@@ -63,11 +64,11 @@ impl WishBook {
     }
 
     /// What the datapath would be told if migration wanted something else (see [`WishBook::set_migration`]).
-    pub fn state_if(&self, target: &str, want: Want, drained: bool) -> StateWant {
+    pub fn state_if(&self, target: &str, want: Want, falls_back: State) -> StateWant {
         let mut other = Self::default();
         let held = self.0.get(target).cloned().unwrap_or_default();
         other.0.insert(target.to_owned(), held);
-        other.set_migration(target, want, drained);
+        other.set_migration(target, want, falls_back);
         other.state(target)
     }
 
@@ -107,13 +108,19 @@ impl WishBook {
     pub fn state(&self, target: &str) -> StateWant {
         let effective = self.effective(target);
         if effective.state == State::Moved && self.0.get(target).is_some_and(|held| held.waits) {
-            let (state, fallback) = (effective.state, State::Draining);
-            return StateWant { state, fallback, deadline: Some(BLACKHOLE) };
+            // One that was handed over does not come back.
+            let gone = self.0.get(target).and_then(|held| held.falls_back) == Some(State::Moved);
+            let fallback = if gone { State::Moved } else { State::Draining };
+            return StateWant { state: effective.state, fallback, deadline: Some(BLACKHOLE) };
         }
         let mut fallback = effective.fallback;
-        let drained = self.0.get(target).is_some_and(|held| held.drained);
-        if drained && rank(fallback, Owner::Migration) < rank(State::Draining, Owner::Migration) {
-            fallback = State::Draining;
+        let held = self.0.get(target);
+        let least = held.and_then(|held| held.falls_back).unwrap_or(State::Active);
+        // Whoever knows that it does not work outweighs migration; that it is not here does not.
+        let others = |owner| held.is_some_and(|held| held.states.get(&owner) == Some(&fallback));
+        let by = Owner::ALL.into_iter().find(|owner| others(*owner)).unwrap_or(Owner::Operator);
+        if rank(fallback, by) < rank(least, Owner::Migration) {
+            fallback = least;
         }
         StateWant {
             state: effective.state,
@@ -191,34 +198,44 @@ mod tests {
     #[test]
     fn migration_leaves_a_share_and_a_blackhole_falls_back_to_what_was() {
         let mut book = WishBook::default();
-        assert_eq!(book.set_migration("web/a", Want::Grow(250), false), (false, true));
+        assert_eq!(book.set_migration("web/a", Want::Grow(250), State::Active), (false, true));
         assert_eq!((book.weight("web/a", 100), book.share("web/a")), (25, Some(250)));
         assert_eq!(book.state("web/a"), StateWant::lasting(State::Active));
-        assert_eq!(book.set_migration("web/a", Want::Blackhole, true), (true, true));
+        assert_eq!(book.set_migration("web/a", Want::Blackhole, State::Draining), (true, true));
         let want = book.state("web/a");
         assert_eq!(
             (want.state, want.fallback, want.holds_slots()),
             (State::Blackholed, State::Draining, false)
         );
-        assert_eq!(book.set_migration("web/a", Want::Blackhole, true), (false, false), "not news");
-        book.set_migration("web/a", Want::Blackhole, false);
+        assert_eq!(book.set_migration("web/a", Want::Blackhole, State::Draining), (false, false), "not news");
+        book.set_migration("web/a", Want::Blackhole, State::Active);
         assert_eq!(book.state("web/a").fallback, State::Active);
-        assert_eq!(book.set_migration("web/a", Want::Nothing, false), (true, false));
+        book.set_migration("web/a", Want::Blackhole, State::Moved);
+        book.set_state("web/a", Owner::Presence, Some(State::Down));
+        assert_eq!(book.state("web/a").fallback, State::Moved, "it is gone from here because it moved");
+        book.set_state("web/a", Owner::Presence, None);
+        assert_eq!(book.set_migration("web/a", Want::Nothing, State::Active), (true, false));
         assert_eq!(book.state("web/a"), StateWant::lasting(State::Active));
     }
 
     #[test]
     fn packets_that_wait_elsewhere_do_not_wait_for_ever() {
         let mut book = WishBook::default();
-        assert_eq!(book.set_migration("web/a", Want::Hold, false), (true, false));
+        assert_eq!(book.set_migration("web/a", Want::Hold, State::Draining), (true, false));
         let waits = StateWant { state: State::Moved, fallback: State::Draining, deadline: Some(BLACKHOLE) };
         assert_eq!(book.state("web/a"), waits);
         assert!(book.any_deadline());
-        assert_eq!(book.set_migration("web/a", Want::Moved, false), (true, false), "it runs there now");
+        book.set_migration("web/a", Want::Hold, State::Moved);
+        assert_eq!(book.state("web/a").fallback, State::Moved, "it was handed over");
+        assert_eq!(
+            book.set_migration("web/a", Want::Moved, State::Draining),
+            (true, false),
+            "it runs there now"
+        );
         assert_eq!(book.state("web/a"), StateWant::lasting(State::Moved));
         assert!(!book.any_deadline());
         // Who is down by somebody else's wish is not sent anywhere.
-        book.set_migration("web/a", Want::Hold, false);
+        book.set_migration("web/a", Want::Hold, State::Draining);
         book.set_state("web/a", Owner::Health, Some(State::Down));
         assert_eq!(book.state("web/a"), StateWant::lasting(State::Down));
     }

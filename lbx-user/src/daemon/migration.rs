@@ -4,18 +4,17 @@ mod arm;
 mod hold;
 mod identify;
 mod part;
+mod spare;
 mod tell;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lbx_common::migration::{Event, Here, Place, Role, Source, Want, What};
-use lbx_common::target::State;
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use self::spare::{Wanted, spare_the_last};
 use super::core::Core;
-use crate::config::Config;
-use crate::control::wishes::WishBook;
 use crate::host::libvirt::Sources;
 use crate::measure::vm::Vm;
 use crate::migration::ears::Ears;
@@ -48,7 +47,7 @@ pub struct Migrations {
     told: Option<UnboundedReceiver<Told>>,
     /// What must not wait for the core.
     fast: Fast,
-    /// What is wanted of targets now, and whether they get new flows again when a blackhole ends by itself.
+    /// What is wanted of targets now.
     wants: BTreeMap<String, Want>,
     moved: BTreeMap<String, MovedTo>,
     /// Packets that were sent on to wait.
@@ -204,7 +203,11 @@ impl Core {
             return;
         }
         let (at, rules) = (now(), self.config.migration.rules());
-        for key in self.migrations.ledger.due(at, &rules) {
+        let due = self.migrations.ledger.due(at, &rules);
+        if !due.is_empty() {
+            self.hear_vms();
+        }
+        for key in due {
             let Some(record) = self.migrations.ledger.open.get(&key) else { continue };
             let (vm, about) = (record.vm.clone(), self.identify(&record.vm));
             let here = about.here;
@@ -318,12 +321,12 @@ impl Core {
             let want = record.want(at, &rules);
             let wanted = Wanted {
                 want,
-                drained: want == Want::Blackhole && !record.machine.pause,
+                falls_back: record.machine.falls_back(),
                 // Who is only awaited here takes nothing, whoever else does.
                 spared: record.machine.role != Role::Destination,
             };
             for target in &record.targets {
-                let wanted = hold::or_drop(wanted, waits.contains(target), record.machine.pause);
+                let wanted = hold::or_drop(wanted, waits.contains(target));
                 let want = wanted.want;
                 if matches!(want, Want::Moved | Want::Hold) {
                     let to = MovedTo { host: record.host.clone(), hold: want == Want::Hold };
@@ -346,51 +349,10 @@ impl Core {
         *last = spared;
         let (mut states, mut weights) = (false, false);
         for (target, wanted) in &new {
-            let news = self.book.set_migration(target, wanted.want, wanted.drained);
+            let news = self.book.set_migration(target, wanted.want, wanted.falls_back);
             (states, weights) = (states || news.0, weights || news.1);
         }
         self.note_waiting(turns);
         (states, weights)
     }
-}
-
-/// What is wanted of one target.
-#[derive(Debug, Clone, Copy, Default)]
-struct Wanted {
-    want: Want,
-    /// It is to get no new flows when its blackhole ends by itself.
-    drained: bool,
-    /// It may go on if it is the last.
-    spared: bool,
-}
-
-/// Never zero targets: where only migration keeps the last ones of a service from taking new flows, it does not.
-fn spare_the_last(
-    config: &Config,
-    book: &WishBook,
-    wants: &mut BTreeMap<String, Wanted>,
-) -> BTreeSet<String> {
-    let mut spared = BTreeSet::new();
-    for service in &config.services {
-        let names: Vec<String> =
-            service.targets.iter().map(|target| format!("{}/{}", service.name, target.name())).collect();
-        let takes = |name: &String, want| book.effective_if(name, want).state == State::Active;
-        if names.iter().any(|name| takes(name, wants.get(name).copied().unwrap_or_default().want)) {
-            continue;
-        }
-        for name in names {
-            let before = wants.get(&name).copied().unwrap_or_default();
-            let after = match before.want {
-                Want::Drain(0) if before.spared && takes(&name, Want::Nothing) => {
-                    spared.insert(name.clone());
-                    Wanted { want: Want::Nothing, ..before }
-                }
-                // When its blackhole ends by itself, it is all that there is.
-                Want::Blackhole => Wanted { drained: false, ..before },
-                _ => continue,
-            };
-            wants.insert(name, after);
-        }
-    }
-    spared
 }

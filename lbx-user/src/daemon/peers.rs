@@ -16,9 +16,9 @@ use crate::peers::table::{self, Row};
 use crate::peers::{News, Prepared, What};
 
 impl Core {
-    /// Connects to the peers of the config. What is wrong with their files keeps nobody from steering.
+    /// Connects to the peers of the config, once it is known what there is to tell them. What is wrong with their files
+    /// keeps nobody from steering.
     pub(super) fn start_peers(&mut self) {
-        self.peers.go_on(&self.paths.run_dir);
         match prepare(&self.config) {
             Ok(prepared) => self.peers.follow(prepared),
             Err(error) => {
@@ -50,7 +50,7 @@ impl Core {
     }
 
     /// What peers say of VMs that migrate, for when nobody else says anything.
-    fn hear_vms(&mut self) {
+    pub(super) fn hear_vms(&mut self) {
         let heard = self.peers.table.heard_now();
         for record in self.migrations.ledger.open.values_mut() {
             // Who is silent may say something else by now.
@@ -62,6 +62,12 @@ impl Core {
             let says = self.peers.table.say(&vm, absent);
             for (peer, runs) in says {
                 self.peer_says(&id, &peer, runs);
+            }
+            let key = self.identify(&id).key;
+            let host = self.migrations.ledger.open.get(&key).and_then(|record| record.host.clone());
+            let has = host.as_ref().and_then(|host| self.peers.table.has(host, &vm));
+            if let (Some(host), Some(has)) = (host, has) {
+                self.migrations.ledger.has(&key, &host, has, migration::now());
             }
         }
     }

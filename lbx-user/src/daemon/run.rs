@@ -117,7 +117,7 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
     core.start_load()?;
     core.follow_libvirt();
     core.adopt().await?;
-    core.start_peers();
+    core.peers.go_on(&core.paths.run_dir);
     if let Err(error) = core.refresh(true).await {
         // With nothing attached yet the operator should see it fail; otherwise the old state is better than none.
         if core.attached.ports.is_empty() {
@@ -125,6 +125,7 @@ pub async fn run(paths: Paths, options: Options) -> Result<()> {
         }
         tracing::error!("{error:#}");
     }
+    core.start_peers();
     for (switch, why) in &core.held {
         tracing::warn!(
             "{switch} is not attached: {why}; `lbx attach {switch} --yes`, then `lbx attach --confirm`"

@@ -16,6 +16,8 @@ const KEPT: usize = 64;
 const ENTRIES: usize = 256;
 /// Who was here when it began and is gone is looked into after so long: what its monitor said last is heard by then.
 const GONE: Micros = 200_000;
+/// The same where it went to: it may have gone on from there, and will be heard of from where it is.
+const GONE_THERE: Micros = 500_000;
 
 /// One line of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +55,7 @@ pub struct Record {
     pub entries: Vec<Entry>,
     /// What each other host said: it runs there.
     pub there: BTreeMap<String, bool>,
-    /// Since when its process on this host is gone, if nobody has looked into it since.
+    /// Since when its process is gone, here or where it went, if nobody has looked into it since.
     pub gone: Option<Micros>,
 }
 
@@ -103,9 +105,17 @@ impl Record {
     /// When it is to be looked into, unless there is news before.
     fn due(&self, rules: &Rules) -> Option<Micros> {
         let machine = &self.machine;
-        // Whoever handed it over may go; it will be heard of from where it runs.
-        let open = machine.phase <= Phase::Stopped && !machine.handed_over;
-        let gone = self.gone.filter(|_| open).map(|at| at.saturating_add(GONE));
+        let wait = match machine.phase {
+            // Whoever handed it over may go; it will be heard of from where it runs.
+            phase if phase <= Phase::Stopped && !machine.handed_over => Some(GONE),
+            // Stopped when it failed, or awaited here: packets are dropped, or sent to where it is no more.
+            Phase::Failed | Phase::Cancelled => Some(GONE),
+            Phase::Resumed | Phase::Done if machine.place == Some(Place::There) && !machine.down => {
+                Some(GONE_THERE)
+            }
+            _ => None,
+        };
+        let gone = self.gone.zip(wait).map(|(at, wait)| at.saturating_add(wait));
         gone.into_iter().chain(machine.due(rules)).min()
     }
 
@@ -242,7 +252,24 @@ impl Ledger {
     /// The process of a VM on this host is gone.
     pub fn gone(&mut self, key: &str, now: Micros) {
         if let Some(record) = self.open.get_mut(key) {
-            record.gone = Some(now);
+            let runs = matches!(record.machine.phase, Phase::Resumed | Phase::Done);
+            record.gone = Some(now).filter(|_| !runs);
+        }
+    }
+
+    /// The host that a VM went to has it (or not): where nobody has it any more, its flows go to others.
+    pub fn has(&mut self, key: &str, host: &str, has: bool, now: Micros) {
+        let there = |machine: &Machine| {
+            matches!(machine.phase, Phase::Resumed | Phase::Done) && machine.place == Some(Place::There)
+        };
+        let Some(record) = self.open.get_mut(key).filter(|record| there(&record.machine)) else { return };
+        if record.host.as_deref() != Some(host) || record.machine.down {
+            return;
+        }
+        if has || record.there.values().any(|runs| *runs) {
+            record.gone = None;
+        } else {
+            record.gone.get_or_insert(now);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::message::{Hello, VmHere};
 use crate::config;
@@ -62,6 +62,15 @@ pub struct Row {
     pub vms: Vec<VmHere>,
     /// Which connection from it counts: the newest.
     newest: u64,
+}
+
+/// Who is heard says so every second; after two without a word nobody knows any more how things are there.
+const FRESH: Duration = Duration::from_secs(2);
+
+impl Row {
+    fn is_heard(&self) -> bool {
+        self.from.up.is_some() && self.heard.is_some_and(|at| at.elapsed() < FRESH)
+    }
 }
 
 /// Somebody who was refused.
@@ -194,18 +203,17 @@ impl Shared {
         counted
     }
 
-    /// The peers that are heard.
+    /// The peers that were heard a moment ago: what others said last may be so no more.
     pub fn heard_now(&self) -> BTreeSet<String> {
         let table = self.lock();
-        let heard = table.rows.iter().filter(|(_, row)| row.from.up.is_some());
-        heard.map(|(name, _)| name.clone()).collect()
+        table.rows.iter().filter(|(_, row)| row.is_heard()).map(|(name, _)| name.clone()).collect()
     }
 
     /// What each peer that is heard says of a VM: whether it runs there. Of a VM that is not on this host (`absent`)
     /// a process on another host says enough, where its lbx knows no more.
     pub fn say(&self, vm: &VmHere, absent: bool) -> Vec<(String, bool)> {
         let table = self.lock();
-        let heard = table.rows.iter().filter(|(_, row)| row.from.up.is_some());
+        let heard = table.rows.iter().filter(|(_, row)| row.is_heard());
         heard
             .filter_map(|(peer, row)| {
                 let runs = match row.vms.iter().find(|one| one.is_same(vm)) {
@@ -222,6 +230,13 @@ impl Shared {
         let table = self.lock();
         let row = table.rows.get(peer).filter(|row| row.from.up.is_some());
         row.is_some_and(|row| row.vms.iter().any(|one| one.holds && one.is_same(vm)))
+    }
+
+    /// Whether a peer that is heard has a process of a VM.
+    pub fn has(&self, peer: &str, vm: &VmHere) -> Option<bool> {
+        let table = self.lock();
+        let row = table.rows.get(peer).filter(|row| row.is_heard())?;
+        Some(row.vms.iter().any(|one| one.is_same(vm)))
     }
 
     pub(super) fn refuse(&self, from: SocketAddr, kind: &'static str, why: String) {
@@ -275,7 +290,7 @@ mod tests {
             address: "10.0.0.2:9346".parse().unwrap(),
             to: Line::default(),
             from: Line { up: up.then(Instant::now), ..Line::default() },
-            heard: None,
+            heard: up.then(Instant::now),
             hello: None,
             vms,
             newest: 0,
@@ -290,6 +305,8 @@ mod tests {
         let say = |absent| shared.say(&vm(None), absent).into_iter().map(|(p, runs)| format!("{p} {runs}"));
         assert_eq!(say(false).collect::<Vec<_>>(), ["b false", "d false"], "a is not heard, c does not know");
         assert_eq!(say(true).collect::<Vec<_>>(), ["b false", "c true", "d false"]);
+        let has = ["a", "b", "d", "e"].map(|peer| shared.has(peer, &vm(None)));
+        assert_eq!(has, [None, Some(true), Some(false), None]);
     }
 
     #[test]

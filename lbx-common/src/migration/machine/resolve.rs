@@ -28,6 +28,13 @@ impl Machine {
                 return self.goes_on(Phase::Announced, now);
             }
             (Here::Incoming, _) => return self.stays(),
+            // About to run where it is awaited.
+            (Here::Gone | Here::Absent, There::NotRunning) if self.may_arrive(now) => return self.stays(),
+            // It was awaited here, and nobody awaits it any more.
+            (Here::Absent, There::Running) if self.was_awaited() => match self.phase {
+                Phase::Cancelled => (What::Cancelled, false),
+                _ => (What::Failed, false),
+            },
             // Nobody there is to be asked: the last that was heard counts.
             (Here::Present | Here::Absent, There::Unknown) if elsewhere => (What::Done(Place::There), false),
             (Here::Gone, There::Running | There::Unknown)
@@ -44,6 +51,20 @@ impl Machine {
         self.settle(facts.here, end, down, now);
         let after = (self.phase, self.place, self.down);
         (after != before).then_some(end)
+    }
+
+    /// It was handed over a moment ago.
+    const fn may_arrive(&self, now: Micros) -> bool {
+        self.handed_over
+            && matches!(self.phase, Phase::Stopped)
+            && now.saturating_sub(self.since) < super::ARRIVES
+    }
+
+    /// It was awaited here, and has not come.
+    const fn was_awaited(&self) -> bool {
+        matches!(self.role, Role::Destination)
+            && !self.handed_over
+            && !matches!(self.phase, Phase::Resumed | Phase::Done)
     }
 
     /// Its monitor says that a migration is under way, whatever was heard.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lbx_common::migration::{Event, Machine, Place, Source, Want, What};
+use lbx_common::target::State;
 use lbx_common::wish::Owner;
 
 use super::super::core::Core;
@@ -45,8 +46,8 @@ impl Core {
             let last = self.migrations.is_last(target);
             let want = if want == Want::Hold && !waits.contains(target) { Want::Blackhole } else { want };
             let want = if last && want == Want::Drain(0) { Want::Nothing } else { want };
-            let drained = want == Want::Blackhole && !last && machine.is_some_and(|machine| !machine.pause);
-            let state = self.book.state_if(target, want, drained);
+            let falls_back = machine.filter(|_| !last).map_or(State::Active, |machine| machine.falls_back());
+            let state = self.book.state_if(target, want, falls_back);
             let state = match self.reconciler.unready(target) {
                 Some(_) => state.until_the_way_is_known(),
                 None => state,

@@ -22,11 +22,11 @@ pub(super) struct Ledger {
 }
 
 /// What is wanted of one target: to wait only if its packets can; else they are dropped.
-pub(super) fn or_drop(wanted: Wanted, waits: bool, pause: bool) -> Wanted {
+pub(super) fn or_drop(wanted: Wanted, waits: bool) -> Wanted {
     if wanted.want != Want::Hold || waits {
         return wanted;
     }
-    Wanted { want: Want::Blackhole, drained: !pause, ..wanted }
+    Wanted { want: Want::Blackhole, ..wanted }
 }
 
 /// Whose packets begin to wait, and whose do not any more with what is wanted instead.
@@ -128,15 +128,17 @@ impl Core {
 
 #[cfg(test)]
 mod tests {
+    use lbx_common::target::State;
+
     use super::*;
 
     #[test]
     fn who_cannot_wait_is_dropped_and_turns_are_noticed() {
-        let hold = Wanted { want: Want::Hold, drained: false, spared: true };
-        assert_eq!(or_drop(hold, true, false).want, Want::Hold);
-        let dropped = or_drop(hold, false, false);
-        assert_eq!((dropped.want, dropped.drained, dropped.spared), (Want::Blackhole, true, true));
-        assert_eq!(or_drop(Wanted { want: Want::Moved, ..hold }, false, false).want, Want::Moved);
+        let hold = Wanted { want: Want::Hold, falls_back: State::Draining, spared: true };
+        assert_eq!(or_drop(hold, true).want, Want::Hold);
+        let dropped = or_drop(hold, false);
+        assert_eq!((dropped.want, dropped.falls_back), (Want::Blackhole, State::Draining));
+        assert_eq!(or_drop(Wanted { want: Want::Moved, ..hold }, false).want, Want::Moved);
         let wants = |all: &[(&str, Want)]| -> BTreeMap<String, Want> {
             all.iter().map(|(target, want)| ((*target).to_owned(), *want)).collect()
         };

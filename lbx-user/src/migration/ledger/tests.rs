@@ -117,10 +117,50 @@ fn whose_process_is_gone_is_looked_into_soon_unless_it_was_handed_over() {
     assert_eq!(found, Some(What::Failed));
     assert_ne!(ledger.open["web-1"].want(300 * MS, &rules), Want::Blackhole, "others take its flows");
 
+    // Another host was quicker to say that it failed.
+    let mut ledger = Ledger::default();
+    let stop = Event::new(What::Stopped, Source::Qmp, MS);
+    ledger.hear(about(Here::Finishing), Told::new(VmId::named("web-1"), stop));
+    tell(&mut ledger, What::Failed, 2 * MS);
+    assert_eq!(
+        ledger.open["web-1"].want(2 * MS, &rules),
+        Want::Blackhole,
+        "its monitor says that it is stopped"
+    );
+    ledger.gone("web-1", 3 * MS);
+    ledger.resolve("web-1", Here::Absent, ledger.next_due(&rules).unwrap());
+    assert_eq!(ledger.open["web-1"].want(300 * MS, &rules), Want::Nothing);
+
     let mut ledger = Ledger::default();
     tell(&mut ledger, What::Stopped, 2 * MS);
     tell(&mut ledger, What::HandedOver, 3 * MS);
     ledger.gone("web-1", 4 * MS);
     assert!(ledger.next_due(&rules) > Some(4 * MS + GONE), "it will be heard of from where it runs");
     assert_eq!(ledger.open["web-1"].want(5 * MS, &rules), Want::Blackhole);
+}
+
+#[test]
+fn who_is_gone_from_where_it_went_is_looked_into() {
+    let rules = Rules::default();
+    let mut ledger = Ledger::default();
+    tell(&mut ledger, What::Stopped, MS);
+    let done = told(What::Done(Place::There), 2 * MS);
+    ledger.hear(about(Here::Absent), Told { event: done.event.clone().with_host("b"), ..done });
+    ledger.peer_says("web-1", "b", true);
+    ledger.has("web-1", "b", true, 3 * MS);
+    assert_eq!(ledger.due(3_000 * MS, &rules), ["web-1"], "once, when it has ended");
+    ledger.resolve("web-1", Here::Absent, 3_000 * MS);
+    assert_eq!(ledger.next_due(&rules), None);
+
+    ledger.has("web-1", "c", false, 4_000 * MS);
+    ledger.peer_says("web-1", "c", true);
+    ledger.has("web-1", "b", false, 4_000 * MS);
+    assert_eq!(ledger.next_due(&rules), None, "it went on to another");
+    ledger.peer_says("web-1", "c", false);
+    ledger.peer_says("web-1", "b", false);
+    ledger.has("web-1", "b", false, 5_000 * MS);
+    assert_eq!(ledger.next_due(&rules), Some(5_000 * MS + GONE_THERE));
+    ledger.resolve("web-1", Here::Absent, 5_000 * MS + GONE_THERE);
+    assert_eq!(ledger.open["web-1"].want(5_001 * MS, &rules), Want::Down);
+    assert_eq!(ledger.next_due(&rules), None);
 }
