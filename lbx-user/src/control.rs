@@ -29,3 +29,9 @@ pub use rings::RingsByPort;
 pub fn unix_now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
+
+/// Seconds since this machine was started: what lasts is counted by it, whatever somebody sets the wall's clock to.
+pub fn boot_now() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
+    now.map_or(0, |now| now.tv_sec().cast_unsigned())
+}

@@ -11,7 +11,7 @@ use super::session::Session;
 use super::{Done, Failure};
 use crate::api::client::Error;
 use crate::api::model::{DetachRequest, SwitchPlan};
-use crate::control::unix_now;
+use crate::control::{boot_now, unix_now};
 use crate::daemon::pending::{self, Pending};
 use crate::datapath;
 
@@ -73,7 +73,7 @@ pub(super) fn start(session: &Session, switches: &[&SwitchPlan], seconds: u64) -
 /// What was to be attached is: the time begins.
 pub(super) fn begin(session: &Session, token: &str) -> Done {
     pending::change(&session.paths.run_dir, token, |waiting| {
-        waiting.undone_at = unix_now() + waiting.seconds;
+        waiting.undone_at = boot_now() + waiting.seconds;
     })?;
     Ok(())
 }

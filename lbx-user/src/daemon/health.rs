@@ -7,7 +7,7 @@ use lbx_common::wish::Owner;
 
 use super::core::Core;
 use crate::api::model;
-use crate::control::unix_now;
+use crate::control::boot_now;
 use crate::measure::board::Reading;
 use crate::measure::catalogue::{About, find};
 use crate::measure::health::{self, Checked, Row};
@@ -144,7 +144,7 @@ impl Core {
             .to_owned(),
             new: self.health.new.contains(target),
             streak: row.in_row,
-            since: row.since.map(|since| unix_now().saturating_sub(since)),
+            since: row.since.map(|since| boot_now().saturating_sub(since)),
             age_ms: row.at.map(|at| at.elapsed().as_millis() as u64),
             detail: row.detail.clone(),
             error: (!row.good).then(|| row.detail.clone()),

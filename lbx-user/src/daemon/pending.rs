@@ -20,7 +20,7 @@ pub struct Pending {
     pub ports: Vec<String>,
     /// Seconds from the end of the attach until it is undone.
     pub seconds: u64,
-    /// When it is undone, in seconds since 1970; 0 until the attach has come to its end.
+    /// When it is undone, in seconds since the machine was started; 0 until the attach has come to its end.
     pub undone_at: u64,
     /// The process that attaches.
     pub attaching: u32,
@@ -35,7 +35,7 @@ impl Pending {
     pub fn shown(&self) -> PendingAttach {
         let undone_in = match self.undone_at {
             0 => self.seconds,
-            at => at.saturating_sub(crate::control::unix_now()),
+            at => at.saturating_sub(crate::control::boot_now()),
         };
         PendingAttach { switches: self.switches.clone(), undone_in }
     }
@@ -116,7 +116,7 @@ mod tests {
         write(dir.path(), &pending).unwrap();
         assert_eq!(pending.shown().undone_in, 60, "it has not begun");
         assert_eq!(read(dir.path()), Some(pending));
-        let begin = |pending: &mut Pending| pending.undone_at = crate::control::unix_now() + 60;
+        let begin = |pending: &mut Pending| pending.undone_at = crate::control::boot_now() + 60;
         assert!(!change(dir.path(), "2", begin).unwrap());
         assert!(change(dir.path(), "1", begin).unwrap());
         assert!((59..=60).contains(&read(dir.path()).unwrap().shown().undone_in));

@@ -86,7 +86,7 @@ pub struct Row {
     pub good: bool,
     /// Results of one kind in a row.
     pub in_row: u32,
-    /// When the verdict last changed, in seconds since 1970.
+    /// When the verdict last changed, in seconds since the machine was started.
     pub since: Option<u64>,
     /// How long the last probe took; none if it failed.
     pub took: Option<Duration>,

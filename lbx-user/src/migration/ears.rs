@@ -190,11 +190,12 @@ pub fn is_under_way(status: &str) -> bool {
     )
 }
 
-/// From the time QEMU stamped to now, both by the wall's clock of this host.
+/// From the time QEMU stamped to now, both by the wall's clock of this host: unless somebody has set that meanwhile.
 fn lag(timestamp: &Value) -> Option<Micros> {
+    const LONGEST: Micros = 60_000_000;
     let then = timestamp["seconds"].as_u64()? * 1_000_000 + timestamp["microseconds"].as_u64()?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_micros() as u64;
-    Some(now.saturating_sub(then))
+    now.checked_sub(then).filter(|lag| *lag < LONGEST)
 }
 
 #[cfg(test)]
@@ -289,7 +290,9 @@ mod tests {
         assert_eq!(said(&mut told), [What::Transferring, What::Stopped]);
         asked(&mut ear, "running", Some(false), false);
         assert_eq!(said(&mut told), [What::Resumed(Place::Here)]);
-        let stamp = json!({ "seconds": 1, "microseconds": 5 });
-        assert!(lag(&stamp).is_some_and(|lag| lag > 0) && lag(&Value::Null).is_none());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let stamp = |seconds| json!({ "seconds": seconds, "microseconds": 5 });
+        assert!(lag(&stamp(now - 1)).is_some_and(|lag| lag > 0) && lag(&Value::Null).is_none());
+        assert_eq!([lag(&stamp(1)), lag(&stamp(now + 3600))], [None, None], "the clock was set meanwhile");
     }
 }

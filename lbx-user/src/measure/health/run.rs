@@ -133,7 +133,7 @@ impl Checks {
         let row = &mut running.row;
         row.healthy = running.judge.healthy();
         if row.healthy != before {
-            row.since = Some(crate::control::unix_now());
+            row.since = Some(crate::control::boot_now());
         }
         row.good = found.outcome == Outcome::Good;
         row.took = row.good.then_some(found.took);
