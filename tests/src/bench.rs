@@ -7,6 +7,7 @@
 pub mod apps;
 pub mod balance;
 pub mod clock;
+pub mod failures;
 pub mod flows;
 pub mod generator;
 pub mod live;
@@ -53,11 +54,13 @@ pub enum Name {
     Migrate,
     /// From a queue that grows to its weight.
     Reaction,
+    /// Migrations that fail, in every way and phase.
+    Failures,
 }
 
 impl Name {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Path,
         Self::Profile,
         Self::Flows,
@@ -69,6 +72,7 @@ impl Name {
         Self::Steady,
         Self::Migrate,
         Self::Reaction,
+        Self::Failures,
     ];
 }
 
@@ -106,5 +110,6 @@ pub fn run(name: Name, settings: &Settings, report: &mut Report) -> Result<()> {
         Name::Steady => balance::steady(settings, report),
         Name::Migrate => migrate::run(settings, report),
         Name::Reaction => balance::reaction(settings, report),
+        Name::Failures => failures::run(settings, report),
     }
 }

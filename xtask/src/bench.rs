@@ -16,7 +16,7 @@ const PLOTS: &str = "docs/performance";
 /// Arguments of `bench`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The benches to run: path, profile, flows, live, apps, table, queues, balance, steady, migrate, reaction; without a name all of them
+    /// The benches to run: path, profile, flows, live, apps, table, queues, balance, steady, migrate, reaction, failures; without a name all of them
     names: Vec<String>,
     /// Write the claims and their values to this file
     #[arg(long, value_name = "FILE")]
