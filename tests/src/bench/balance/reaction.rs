@@ -171,8 +171,9 @@ fn flows(scenario: &Scenario, taps: &mut [(Tap, Wire)]) -> Result<Vec<UdpSocket>
         })?
     };
     let mut found: Vec<Option<UdpSocket>> = taps.iter().map(|_| None).collect();
-    let empty =
-        |taps: &mut [(Tap, Wire)]| taps.iter_mut().map(|(tap, _)| tap.take(0, 10)).collect::<Vec<_>>();
+    let empty = |taps: &mut [(Tap, Wire)]| -> Vec<usize> {
+        taps.iter_mut().enumerate().map(|(n, (tap, _))| take(tap, n)).collect()
+    };
     let answered = || {
         let socket = open(PORTS.end)?;
         socket.send(&[0; 18])?;
