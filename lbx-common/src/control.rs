@@ -103,7 +103,7 @@ pub struct Control {
     pub learn_epochs: u16,
     #[doc(hidden)]
     pub reserved: [u16; 3],
-    /// What the flows whose response times are measured are told by ([`crate::response::is_sampled`]); odd.
+    /// What the flows whose response times are measured are told by ([`crate::response::is_sampled`]).
     pub sample_key: u32,
     /// How many of them: [`crate::response::below`]; 0 none.
     pub sampled_below: u32,

@@ -79,7 +79,7 @@ impl Maps {
     pub fn write_sampling(&self, one_in: u32) -> Result<()> {
         const WORD: usize = std::mem::offset_of!(Control, sample_key) / 8;
         const { assert!(std::mem::offset_of!(Control, sample_key) % 8 == 0) };
-        let key = self.control()?.secret[1] as u32 | 1;
+        let key = self.control()?.secret[1] as u32;
         let word = bytemuck::cast([key, response::below(one_in)]);
         self.control.word64(0, WORD)?.store(word, Ordering::Release);
         Ok(())
