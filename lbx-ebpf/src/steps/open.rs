@@ -332,12 +332,17 @@ fn record(
     let kept = unsafe {
         let entry = &raw mut (*bucket).ways[way];
         let old = core::ptr::read_volatile(&raw const (*entry).seal);
+        // Who gives way, if it was counted: read before the seal is taken, while nobody else writes the entry.
+        let gone = if old != 0 && core::ptr::read_volatile(&raw const (*entry).flags) & flags::COUNTED != 0 {
+            core::ptr::read_volatile(&raw const (*entry).target)
+        } else {
+            TargetWord::NONE
+        };
         if !atomic::compare_exchange(&raw mut (*entry).seal, old, 0) {
             return Err(Reason::FlowRaced);
         }
-        // What gave way is still there, but for its seal.
-        if old != 0 && core::ptr::read_volatile(&raw const (*entry).flags) & flags::COUNTED != 0 {
-            live::ended(core::ptr::read_volatile(&raw const (*entry).target));
+        if gone != TargetWord::NONE {
+            live::ended(gone);
         }
         core::ptr::write_volatile(&raw mut (*entry).target, word);
         core::ptr::write_volatile(&raw mut (*entry).epoch, epoch);
