@@ -10,6 +10,7 @@ use crate::demo::claims::Claim;
 use crate::demo::stage::{Stage, WEB, growth};
 use crate::demo::story::Story;
 use crate::lab::client::load::{Report, Running};
+use crate::scenario::eventually;
 
 /// How long there is no daemon.
 const ABSENCE: Duration = Duration::from_secs(4);
@@ -24,6 +25,9 @@ pub fn kill(story: &mut Story, stage: &mut Stage) -> Result<()> {
     let client = stage.client().clone();
     let long = Stage::web().map(|at| staying(stage, at, 30, 100_000).start(&client));
     let short = Stage::web().map(|at| trickle(stage, at).start(&client));
+    let all_answered = || Ok(long.iter().map(|load| load.so_far().total_connections()).sum::<u64>() >= 60);
+    // Those that were not are missed below.
+    eventually(Duration::from_secs(20), all_answered)?;
     std::thread::sleep(Duration::from_secs(2));
     let (flows_before, bound_before) = (stage.flows(WEB)?, stage.established(WEB)?);
     let pid = stage.lbx.pid().unwrap_or(0);
