@@ -173,14 +173,14 @@ async fn drain(
     Json(request): Json<TargetRequest>,
 ) -> Reply<super::model::Changed> {
     let state = Some(lbx_common::target::State::Draining);
-    Ok(answer(core.call(move |core| core.wish_state(&request.target, state)).await??))
+    Ok(answer(core.wish_state(request.target, state).await??))
 }
 
 async fn undrain(
     State(core): State<Handle>,
     Json(request): Json<TargetRequest>,
 ) -> Reply<super::model::Changed> {
-    Ok(answer(core.call(move |core| core.wish_state(&request.target, None)).await??))
+    Ok(answer(core.wish_state(request.target, None).await??))
 }
 
 async fn set_state(
@@ -197,7 +197,7 @@ async fn set_state(
             return Err(Failure(StatusCode::BAD_REQUEST, text, Vec::new()));
         }
     };
-    Ok(answer(core.call(move |core| core.wish_state(&request.target, state)).await??))
+    Ok(answer(core.wish_state(request.target, state).await??))
 }
 
 async fn set_weight(

@@ -4,9 +4,11 @@ use std::future::Future;
 use std::pin::Pin;
 
 use anyhow::{Context, Result};
+use lbx_common::target::State;
 use tokio::sync::{mpsc, oneshot};
 
 use super::core::Core;
+use crate::api::model::Changed;
 
 /// Work on the core; it runs between other works, never beside one.
 pub type Work = Box<dyn for<'a> FnOnce(&'a mut Core) -> Pin<Box<dyn Future<Output = ()> + 'a>> + Send>;
@@ -56,5 +58,13 @@ impl Handle {
         });
         self.0.send(work).await.ok().context("the daemon is stopping")?;
         result.await.context("the daemon is stopping")
+    }
+
+    /// [`Core::wish_state`], by the core.
+    ///
+    /// # Errors
+    /// As there, or the daemon is stopping.
+    pub async fn wish_state(&self, target: String, state: Option<State>) -> Result<Result<Changed>> {
+        self.run(move |core| Box::pin(async move { core.wish_state(&target, state).await })).await
     }
 }

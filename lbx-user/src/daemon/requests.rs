@@ -18,8 +18,15 @@ impl Core {
     ///
     /// # Errors
     /// No such target, or the override could not be kept.
-    pub fn wish_state(&mut self, target: &str, state: Option<State>) -> Result<Changed> {
+    pub async fn wish_state(&mut self, target: &str, state: Option<State>) -> Result<Changed> {
         let name = self.target(target)?;
+        if self.absent.contains_key(&name) {
+            // Who says that a VM is back may be faster than the look that would find it: without one its flows were given
+            // to others.
+            if let Err(error) = self.refresh(false).await {
+                tracing::warn!("looking for {name}: {error:#}");
+            }
+        }
         self.overrides.set_state(&name, state)?;
         let changed = self.book.set_state(&name, Owner::Operator, state);
         if changed {
