@@ -61,7 +61,7 @@ fn a_clock_that_is_set_changes_nothing() {
         Service::dsr("udp", addr::vip(0), "udp", echo::PORT, stand_ins(2)),
     ];
     services[0].health = true;
-    let top = "[migration]\nslow_start = \"3s\"\nwatchdog = { announced = \"20s\", stopped = \"4s\" }\n";
+    let top = "[migration]\nslow_start = \"3s\"\nwatchdog = { announced = \"60s\", stopped = \"12s\" }\n";
     let file = File { top: top.into(), ..File::new(services) };
     let mut scenario = Scenario::start(LabSpec::one_host(2, VmKind::StandIn), &[file]).unwrap();
     let web = (vip(0, Family::V4), 80).into();
@@ -70,7 +70,7 @@ fn a_clock_that_is_set_changes_nothing() {
         ["web/vif0", "web/vif1"].iter().all(|target| state(&scenario, target) == "active")
     });
     until(&scenario, "measured", || readings(&scenario) > 0);
-    let ask = || udp::socket((vip(0, Family::V4), echo::PORT).into(), None, Duration::from_secs(2));
+    let ask = || udp::socket((vip(0, Family::V4), echo::PORT).into(), None, Duration::from_secs(10));
     let flow = scenario.client().run(ask).unwrap().unwrap();
     let owner = udp::ask(&flow, b"who").unwrap();
     udp::ask(&flow, b"again").unwrap();
@@ -81,9 +81,10 @@ fn a_clock_that_is_set_changes_nothing() {
         assert_eq!(udp::ask(&flow, b"still").unwrap(), owner, "{seconds}: {}", scenario.story());
         let report = Load { threads: 2, ..Load::new(web, 16) }.run(scenario.client()).unwrap();
         assert_eq!(report.failed, 0, "{seconds}: {:?}\n{}", report.errors, scenario.story());
-        for target in ["web/vif0", "web/vif1"] {
-            assert_eq!(state(&scenario, target), "active", "{seconds}: {}", scenario.story());
-        }
+        // A guest under load may find a check late; a clock of hours would keep it down for hours.
+        until(&scenario, "both are well still", || {
+            ["web/vif0", "web/vif1"].iter().all(|target| state(&scenario, target) == "active")
+        });
         until(&scenario, "measured as before", || readings(&scenario) > 0);
         let health = scenario.lbx().json(&["health"]).unwrap();
         let since = health["checks"].as_array().unwrap().iter().filter_map(|check| check["since"].as_u64());
@@ -100,7 +101,7 @@ fn a_clock_that_is_set_changes_nothing() {
         std::thread::sleep(Duration::from_secs(1));
         assert_eq!(state(&scenario, "web/vif0"), "blackholed", "{seconds}: {}", scenario.story());
         let took = until(&scenario, "the watchdog", || state(&scenario, "web/vif0") == "active");
-        assert!(took < Duration::from_secs(30), "{took:?}");
+        assert!(took < Duration::from_secs(45), "{took:?}");
     }
 
     // Without the daemon the kernel's own deadline counts.
@@ -109,7 +110,7 @@ fn a_clock_that_is_set_changes_nothing() {
     step(-HOURS);
     let ended =
         until(&scenario, "the deadline", || kernel(scenario.lbx(), "web/vif0").unwrap() == State::Active);
-    assert!(ended < Duration::from_secs(20), "{ended:?}");
+    assert!(ended < Duration::from_secs(40), "{ended:?}");
     scenario.lbx[0].run().unwrap();
     step(HOURS);
     assert_eq!(udp::ask(&flow, b"still").unwrap(), owner, "{}", scenario.story());
