@@ -12,6 +12,8 @@ pub mod vm;
 
 mod ask;
 mod read;
+#[cfg(test)]
+pub(crate) mod testing;
 mod watch;
 
 pub use ask::ask;

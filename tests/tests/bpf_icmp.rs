@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use lbx_common::reason::Reason;
 use lbx_tests::bpf::world::{
-    CLIENT_MAC, FAMILIES, SWITCH_MAC, UPLINK, ends, tcp_packet, udp_packet, vm_mac, vm4, vm6,
+    CLIENT_MAC, FAMILIES, SWITCH_MAC, UPLINK, ends, router, tcp_packet, too_big, udp_packet, vm_mac, vm4, vm6,
 };
 use lbx_tests::bpf::{Bench, Hook, Verdict, World};
 use lbx_tests::packets::check::{Parsed, check};
@@ -13,18 +13,8 @@ use lbx_tests::packets::{Body, Packet};
 
 const HOOKS: [Hook; 2] = [Hook::Xdp(UPLINK), Hook::Tc(UPLINK)];
 
-fn router(v4: bool) -> IpAddr {
-    if v4 { "198.51.100.1" } else { "2001:db8:5::1" }.parse().unwrap()
-}
-
 fn vm_addr(v4: bool, vm: u8) -> IpAddr {
     if v4 { vm4(vm).into() } else { vm6(vm).into() }
-}
-
-/// Too big (IPv4: fragmentation needed), MTU 1280, about a packet.
-fn too_big(v4: bool, quote: Vec<u8>) -> Body {
-    let (kind, code) = if v4 { (3, 4) } else { (2, 0) };
-    Body::Icmp { kind, code, rest: [0, 0, 5, 0], data: quote }
 }
 
 /// What the VIP's VM answered to the client.

@@ -10,8 +10,9 @@ use lbx_common::reason::Reason;
 use lbx_common::target::{Deliver, State};
 use lbx_tests::bpf::run;
 use lbx_tests::bpf::tap::Tap;
+use lbx_tests::bpf::tunnel::moved;
 use lbx_tests::bpf::world::{
-    CLIENT_MAC, FAMILIES, SWITCH_MAC, UPLINK, UPLINK_MAC, ends, packet, tcp_packet, udp_packet, vm_mac, vm4,
+    CLIENT_MAC, FAMILIES, UPLINK, UPLINK_MAC, ends, error_about, packet, tcp_packet, udp_packet, vm_mac, vm4,
     vm6,
 };
 use lbx_tests::bpf::{Bench, Hook, Ran, Verdict, World};
@@ -26,17 +27,6 @@ const FOLLOWED: [Reason; 1] = [Reason::MovedFollowed];
 fn uplink(bench: &Bench, vm: u8) -> Elsewhere {
     let deliver = Deliver::Uplink as u8;
     Elsewhere { ifindex: bench.ifindex(UPLINK), mac: vm_mac(vm), mtu: 1500, deliver, ..Elsewhere::default() }
-}
-
-/// Says where the flows of a VM's targets (of every service) go, and that it moved.
-fn moved(bench: &Bench, vm: u8, place: &Elsewhere) {
-    bench.maps().write_elsewhere(vm.into(), place).unwrap();
-    let of_vm: Vec<u32> =
-        bench.world.targets().filter(|(_, _, t)| t.mac == vm_mac(vm)).map(|t| t.0).collect();
-    for target in of_vm {
-        bench.change_target(target, |entry| entry.elsewhere = vm.into());
-        bench.set_state(target, State::Moved);
-    }
 }
 
 /// The record of a flow to port 80.
@@ -290,13 +280,8 @@ fn fragments_and_errors_follow() {
                 counted.extend((n > 0).then_some(Reason::FragmentFollowed));
                 follows(&bench.run(hook, frame), "fragment", frame, 2, &counted);
             }
-            let (client, vip) = ends(v4);
             let body = Body::Udp { ports: (53, port), checksum: true, data: vec![9; 40] };
-            let quote = Packet::new(([0; 6], [0; 6]), vip, client, body).ip();
-            let (kind, code) = if v4 { (3, 4) } else { (2, 0) };
-            let router: IpAddr = if v4 { "198.51.100.1" } else { "2001:db8:5::1" }.parse().unwrap();
-            let error = Body::Icmp { kind, code, rest: [0, 0, 5, 0], data: quote };
-            let frame = Packet::new((CLIENT_MAC, SWITCH_MAC), router, vip, error).build();
+            let frame = error_about(v4, body).build();
             let counted = [Reason::IcmpFollowed, Reason::MovedFollowed];
             follows(&bench.run(hook, &frame), "error", &frame, 2, &counted);
             for (target, _, _) in bench.world.targets() {

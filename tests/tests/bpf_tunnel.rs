@@ -1,12 +1,10 @@
 //! The tunnel of moved flows: what goes into it.
 
-use std::net::IpAddr;
-
 use lbx_common::elsewhere::Elsewhere;
 use lbx_common::reason::Reason;
 use lbx_common::target::State;
 use lbx_tests::bpf::tunnel::{SENT, in_tunnel, moved, place, sent, to_vm};
-use lbx_tests::bpf::world::{CLIENT_MAC, FAMILIES, SWITCH_MAC, UPLINK, ends, packet, tcp_packet, udp_packet};
+use lbx_tests::bpf::world::{FAMILIES, UPLINK, error_about, packet, tcp_packet, udp_packet};
 use lbx_tests::bpf::{Bench, Hook, Verdict, World};
 use lbx_tests::packets::tcp::{ACK, PSH};
 use lbx_tests::packets::vxlan::Vxlan;
@@ -98,13 +96,8 @@ fn fragments_and_errors_go_too() {
                 counted.extend((n > 0).then_some(Reason::FragmentFollowed));
                 in_tunnel(&bench.run(hook, &frame), "fragment", &around, &to_vm(&frame, 2), &counted);
             }
-            let (client, vip) = ends(v4);
             let body = Body::Udp { ports: (53, port), checksum: true, data: vec![9; 40] };
-            let quote = Packet::new(([0; 6], [0; 6]), vip, client, body).ip();
-            let (kind, code) = if v4 { (3, 4) } else { (2, 0) };
-            let router: IpAddr = if v4 { "198.51.100.1" } else { "2001:db8:5::1" }.parse().unwrap();
-            let error = Body::Icmp { kind, code, rest: [0, 0, 5, 0], data: quote };
-            let frame = Packet::new((CLIENT_MAC, SWITCH_MAC), router, vip, error).build();
+            let frame = error_about(v4, body).build();
             let counted = [Reason::IcmpFollowed, SENT[0], SENT[1]];
             in_tunnel(&bench.run(hook, &frame), "error", &around, &to_vm(&frame, 2), &counted);
             for (target, _, _) in bench.world.targets() {

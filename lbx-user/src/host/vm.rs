@@ -149,35 +149,18 @@ fn vm_tap(process: &Process, tap: &TapFds, view: &View) -> Option<VmTap> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::links::Link;
+    use crate::host::testing;
 
     fn process(pid: u32, uid: u32, user: &str, args: &[&str], tap: &str) -> Process {
-        let args: Vec<_> = args.iter().map(ToString::to_string).collect();
         Process {
-            pid,
             start_time: 7,
-            uid,
             user: Some(user.to_owned()),
-            identity: identity(&args),
-            taps: vec![TapFds { name: tap.to_owned(), fds: vec![30] }],
+            ..testing::process(pid, uid, args, &[(tap, 30)])
         }
     }
 
     fn view() -> View {
-        let tap = |index, name: &str| Link {
-            index,
-            name: name.to_owned(),
-            kind: Kind::Tap { queues: 2 },
-            master: Some(1),
-            parent: None,
-            mac: [0xfe, 0, 0, 0, 0, index as u8],
-            mtu: 1500,
-            up: true,
-            carrier: true,
-            xdp: None,
-            vlans: Vec::new(),
-            learning: true,
-        };
+        let tap = |index, name: &str| testing::link(index, name, Kind::Tap { queues: 2 }, Some(1));
         View { links: vec![tap(5, "tap5"), tap(6, "tap6")], ..View::default() }
     }
 

@@ -118,13 +118,7 @@ pub fn names(vms: &[Vm]) -> BTreeSet<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::vm::{TapFds, identity};
-
-    fn process(pid: u32, uid: u32, args: &[&str], tap: &str) -> Process {
-        let args: Vec<_> = args.iter().map(ToString::to_string).collect();
-        let taps = vec![TapFds { name: tap.to_owned(), fds: vec![3] }];
-        Process { pid, start_time: 1, uid, user: None, identity: identity(&args), taps }
-    }
+    use crate::host::testing::process;
 
     #[test]
     fn vms_are_told_apart_and_their_sockets_found() {
@@ -134,13 +128,13 @@ mod tests {
                     [[service.target]]\nnic = \"tap7\"\nqmp = \"/run/seven.qmp\"\n";
         let config = Config::parse("f", text).unwrap();
         let processes = [
-            process(10, 0, &["qemu", "-name", "guest=web-1"], "tap1"),
-            process(11, 0, &["qemu", "-name", "guest=web-2"], "tap2"),
-            process(12, 0, &["qemu", "-name", "guest=twin"], "tap3"),
-            process(13, 0, &["qemu", "-name", "guest=twin"], "tap4"),
-            process(14, 1_000, &["qemu", "-name", "guest=stranger"], "tap5"),
-            process(15, 0, &["firecracker", "--id", "fc-1"], "tap6"),
-            process(16, 0, &["mystery"], "tap7"),
+            process(10, 0, &["qemu", "-name", "guest=web-1"], &[("tap1", 3)]),
+            process(11, 0, &["qemu", "-name", "guest=web-2"], &[("tap2", 3)]),
+            process(12, 0, &["qemu", "-name", "guest=twin"], &[("tap3", 3)]),
+            process(13, 0, &["qemu", "-name", "guest=twin"], &[("tap4", 3)]),
+            process(14, 1_000, &["qemu", "-name", "guest=stranger"], &[("tap5", 3)]),
+            process(15, 0, &["firecracker", "--id", "fc-1"], &[("tap6", 3)]),
+            process(16, 0, &["mystery"], &[("tap7", 3)]),
         ];
         let vms = list(&config, &processes);
         let names: Vec<_> = vms.iter().map(|vm| vm.name.as_str()).collect();

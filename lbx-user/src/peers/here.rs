@@ -51,39 +51,19 @@ pub fn list(processes: &[Process], view: &View, found: &[Found], vm_users: &[Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::vm::{TapFds, identity};
+    use crate::host::testing::{link, process, tap};
 
     #[test]
     fn vms_have_names_uuids_and_macs() {
-        let process = |uid: u32, args: &[&str], tap: &str| Process {
-            pid: 7,
-            start_time: 1,
-            uid,
-            user: None,
-            identity: identity(&args.iter().map(ToString::to_string).collect::<Vec<_>>()),
-            taps: vec![TapFds { name: tap.to_owned(), fds: vec![3] }],
-        };
         let qemu =
             ["qemu", "-name", "guest=web-1", "-uuid", "0A", "-netdev", "tap,id=n,ifname=tap1", "-device"];
         let qemu = [qemu.as_slice(), &["virtio-net-pci,netdev=n,mac=52:54:00:00:00:05"]].concat();
-        let all = [process(0, &qemu, "tap1"), process(1_000, &["qemu", "-name", "stranger"], "tap2")];
-        let mut link = crate::host::Link {
-            index: 5,
-            name: "tap1".into(),
-            kind: crate::host::Kind::Tap { queues: 1 },
-            master: Some(1),
-            parent: None,
-            mac: [0xfe, 0, 0, 0, 0, 5],
-            mtu: 1500,
-            up: true,
-            carrier: true,
-            xdp: None,
-            vlans: Vec::new(),
-            learning: true,
-        };
-        let one = link.clone();
-        (link.index, link.name) = (6, "tap2".into());
-        let view = View { links: vec![one, link], ..View::default() };
+        let all = [
+            process(7, 0, &qemu, &[("tap1", 3)]),
+            process(7, 1_000, &["qemu", "-name", "stranger"], &[("tap2", 3)]),
+        ];
+        let links = [(5, "tap1"), (6, "tap2")].map(|(index, name)| link(index, name, tap(), Some(1)));
+        let view = View { links: links.to_vec(), ..View::default() };
         let here = list(&all, &view, &[], &[]);
         let expected = VmHere {
             name: "web-1".into(),

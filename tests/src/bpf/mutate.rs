@@ -226,8 +226,7 @@ pub fn seeds() -> Vec<Seed> {
                 data: vec![9; 40],
             };
             let quote = Packet::new(([0; 6], [0; 6]), vip, client, body).ip();
-            let (kind, code) = if v4 { (3, 4) } else { (2, 0) };
-            super::world::packet(v4, Body::Icmp { kind, code, rest: [0, 0, 5, 0], data: quote })
+            super::world::packet(v4, super::world::too_big(v4, quote))
         }),
     );
     add(

@@ -57,6 +57,24 @@ pub fn packet(v4: bool, body: Body) -> Packet {
     Packet::new((CLIENT_MAC, SWITCH_MAC), src, dst, body)
 }
 
+/// Somebody on the way from the VIP to the client.
+pub fn router(v4: bool) -> IpAddr {
+    if v4 { "198.51.100.1" } else { "2001:db8:5::1" }.parse().unwrap()
+}
+
+/// Too big (IPv4: fragmentation needed), MTU 1280, about a packet.
+pub fn too_big(v4: bool, quote: Vec<u8>) -> Body {
+    let (kind, code) = if v4 { (3, 4) } else { (2, 0) };
+    Body::Icmp { kind, code, rest: [0, 0, 5, 0], data: quote }
+}
+
+/// From the router to the VIP: too big was what the VIP sent to the client.
+pub fn error_about(v4: bool, sent: Body) -> Packet {
+    let (client, vip) = ends(v4);
+    let quote = Packet::new(([0; 6], [0; 6]), vip, client, sent).ip();
+    Packet::new((CLIENT_MAC, SWITCH_MAC), router(v4), vip, too_big(v4, quote))
+}
+
 /// TCP from the client to port 80 of the VIP.
 pub fn tcp_packet(v4: bool, port: u16, flags: u8) -> Packet {
     let data = if flags & tcp::PSH != 0 { b"odd bytes".to_vec() } else { Vec::new() };

@@ -7,6 +7,7 @@ use super::*;
 use crate::control::resolve::resolve;
 use crate::host::links::{Address, PortVlan};
 use crate::host::plan::{PortPlan, SwitchKind};
+use crate::host::testing;
 
 const CONFIG: &str = r#"
 [[switch]]
@@ -31,25 +32,13 @@ mac = "02:00:00:00:00:99"
 "#;
 
 fn link(index: u32, name: &str, master: Option<u32>) -> Link {
-    Link {
-        index,
-        name: name.to_owned(),
-        kind: Kind::Tap { queues: 2 },
-        master,
-        parent: None,
-        mac: [2, 0, 0, 0, 0, index as u8],
-        mtu: 1500,
-        up: true,
-        carrier: true,
-        xdp: None,
-        vlans: vec![PortVlan { id: 10, pvid: true, untagged: true }],
-        learning: true,
-    }
+    let vlans = vec![PortVlan { id: 10, pvid: true, untagged: true }];
+    Link { vlans, ..testing::link(index, name, Kind::Tap { queues: 2 }, master) }
 }
 
 fn view(filtering: bool) -> View {
     let mut bridge = link(1, "br0", None);
-    bridge.kind = Kind::Bridge { vlan_filtering: filtering, default_pvid: 1, calls_iptables: false };
+    bridge.kind = testing::bridge(filtering);
     let mut view =
         View { links: vec![bridge, link(2, "up0", Some(1)), link(3, "va", Some(1))], ..View::default() };
     view.fdb.push(crate::host::FdbEntry {

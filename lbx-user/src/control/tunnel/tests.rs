@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::control::resolve::resolve;
-use crate::host::{Address, FdbEntry, Kind, Link, Neighbour, Route};
+use crate::host::testing::{bridge, link, tap};
+use crate::host::{Address, FdbEntry, Kind, Neighbour, Route};
 
 const CONFIG: &str = r#"
 [peers]
@@ -46,26 +47,8 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn link(index: u32, name: &str, master: Option<u32>, kind: Kind) -> Link {
-    Link {
-        index,
-        name: name.to_owned(),
-        kind,
-        master,
-        parent: None,
-        mac: [2, 0, 0, 0, 0, index as u8],
-        mtu: 1500,
-        up: true,
-        carrier: true,
-        xdp: None,
-        vlans: Vec::new(),
-        learning: true,
-    }
-}
-
 /// br0 with up0 and va, eth9 aside; 10.0.0.0/24 on br0, a default route by 10.0.0.254 that is known.
 fn view() -> View {
-    let bridge = Kind::Bridge { vlan_filtering: false, default_pvid: 1, calls_iptables: false };
     let route = |index, destination: Option<(&str, u8)>, gateway: Option<&str>| Route {
         index: Some(index),
         destination: destination.map(|(network, prefix)| (ip(network), prefix)),
@@ -74,10 +57,10 @@ fn view() -> View {
     };
     View {
         links: vec![
-            link(1, "br0", None, bridge),
-            link(2, "up0", Some(1), Kind::Physical),
-            link(3, "va", Some(1), Kind::Tap { queues: 1 }),
-            link(9, "eth9", None, Kind::Physical),
+            link(1, "br0", bridge(false), None),
+            link(2, "up0", Kind::Physical, Some(1)),
+            link(3, "va", tap(), Some(1)),
+            link(9, "eth9", Kind::Physical, None),
         ],
         addresses: vec![Address { index: 1, address: ip("10.0.0.1"), prefix: 24 }],
         routes: vec![

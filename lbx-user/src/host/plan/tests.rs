@@ -6,35 +6,11 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::config::{Config, Switch};
-use crate::host::links::{Address, Kind, Link, PortVlan, Route, View};
+use crate::host::links::{Address, Kind, PortVlan, Route, View};
 use crate::host::offload::Offloads;
+use crate::host::testing::{bridge, link, tap};
 
 mod guard;
-
-fn link(index: u32, name: &str, kind: Kind, master: Option<u32>) -> Link {
-    Link {
-        index,
-        name: name.to_owned(),
-        kind,
-        master,
-        parent: None,
-        mac: [2, 0, 0, 0, 0, index as u8],
-        mtu: 1500,
-        up: true,
-        carrier: true,
-        xdp: None,
-        vlans: Vec::new(),
-        learning: true,
-    }
-}
-
-fn bridge(vlan_filtering: bool) -> Kind {
-    Kind::Bridge { vlan_filtering, default_pvid: 1, calls_iptables: false }
-}
-
-fn tap() -> Kind {
-    Kind::Tap { queues: 1 }
-}
 
 /// br0 (1) with eth0 (2) and tap0 (3); br1 (4) with tap1 (5).
 fn host() -> View {

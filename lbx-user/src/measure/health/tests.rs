@@ -1,6 +1,7 @@
 use std::io;
 
 use super::*;
+use crate::host::testing;
 use crate::host::{Address, Kind, Link, Route};
 
 #[test]
@@ -19,20 +20,7 @@ fn own_trouble_says_nothing_and_silence_is_no_refusal() {
 }
 
 fn link(index: u32, name: &str, up: bool, carrier: bool) -> Link {
-    Link {
-        index,
-        name: name.to_owned(),
-        kind: Kind::Physical,
-        master: None,
-        parent: None,
-        mac: [2, 0, 0, 0, 0, index as u8],
-        mtu: 1500,
-        up,
-        carrier,
-        xdp: None,
-        vlans: Vec::new(),
-        learning: true,
-    }
+    Link { up, carrier, ..testing::link(index, name, Kind::Physical, None) }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::host::filters::{Finding, Source};
+use crate::host::testing;
 
 /// `drops`: what the VIP sends is dropped by it.
 fn finding(source: Source, drops: bool) -> Finding {
@@ -182,27 +183,18 @@ fn the_way_out_and_the_callers_session_are_not_cut() {
 
 #[test]
 fn targets_are_found_on_the_host() {
-    use crate::host::vm::{Process, TapFds, identity};
     let args =
         ["qemu", "-name", "a", "-netdev", "tap,id=n,fd=9", "-device", "x,netdev=n,mac=52:54:00:00:00:01"];
-    let tap = |name: &str, fd| TapFds { name: name.to_owned(), fds: vec![fd] };
-    let process = |taps| Process {
-        pid: 1,
-        start_time: 1,
-        uid: 0,
-        user: None,
-        identity: identity(&args.map(ToOwned::to_owned)),
-        taps,
-    };
+    let process = |taps: &[(&str, i32)]| testing::process(1, 0, &args, taps);
     let targets = "[[service.target]]\nvm = \"a\"\n[[service.target]]\nnic = \"tap9\"\n\
                    [[service.target]]\nmac = \"52:54:00:00:00:03\"\n";
     let config = config("", "", targets);
     // tap1 is on br1: the one on the service's switch counts.
-    let found = resolve(&config, &host(), &[process(vec![tap("tap1", 8), tap("tap0", 9)])]);
+    let found = resolve(&config, &host(), &[process(&[("tap1", 8), ("tap0", 9)])]);
     assert_eq!((found[0].link, found[0].mac), (Some(3), Some([0x52, 0x54, 0, 0, 0, 1])));
     assert_eq!(found[1].error.as_deref(), Some("there is no interface \"tap9\""));
     assert_eq!((found[2].link, found[2].mac), (None, Some([0x52, 0x54, 0, 0, 0, 3])));
-    let elsewhere = resolve(&config, &host(), &[process(vec![tap("tap1", 8)])]);
+    let elsewhere = resolve(&config, &host(), &[process(&[("tap1", 8)])]);
     assert_eq!(elsewhere[0].link, Some(5), "refused later, by the bridge it is on");
     let gone = resolve(&config, &host(), &[]);
     assert!(gone[0].error.as_ref().unwrap().contains("no process of that name"));
