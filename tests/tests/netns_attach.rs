@@ -203,11 +203,15 @@ fn the_clock_is_the_kernels() {
     let clock = datapath.maps().clock().unwrap();
     let hz = clock.rate().hz;
     assert!([100, 250, 300, 1000].contains(&hz), "{hz}");
-    let (before, start) = (clock.jiffies_now().unwrap(), Instant::now());
-    std::thread::sleep(Duration::from_millis(300));
-    let (after, took) = (clock.jiffies_now().unwrap(), start.elapsed());
-    let ticks = (after - before) as f64 / f64::from(hz);
-    assert!((ticks - took.as_secs_f64()).abs() < 0.05, "{ticks} s of ticks in {took:?}");
+    // Somebody else may run between a look at one clock and that at the other, but not every time.
+    let off = || {
+        let (before, start) = (clock.jiffies_now().unwrap(), Instant::now());
+        std::thread::sleep(Duration::from_millis(300));
+        let (after, took) = (clock.jiffies_now().unwrap(), start.elapsed());
+        ((after - before) as f64 / f64::from(hz) - took.as_secs_f64()).abs()
+    };
+    assert!((0..5).any(|_| off() < 0.05), "five times more than 50 ms of 300 apart");
+    let after = clock.jiffies_now().unwrap();
     let deadline = clock.deadline(Duration::from_secs(5)).unwrap();
     let left = clock.remaining(deadline & ((1 << 40) - 1)).unwrap();
     assert!(left > Duration::from_secs(4) && left <= Duration::from_millis(5020), "{left:?}");

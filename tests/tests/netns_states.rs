@@ -209,7 +209,8 @@ fn without_a_target_it_is_rejected_at_once_or_dropped() {
             "{at}: {error:#}\n{}",
             scenario.story()
         );
-        assert!(begin.elapsed() < Duration::from_millis(300), "{at}: {:?}", begin.elapsed());
+        // A SYN that nobody answers is sent again after a second.
+        assert!(begin.elapsed() < Duration::from_millis(900), "{at}: {:?}", begin.elapsed());
     }
     for family in FAMILIES {
         let at = (vip(0, family), echo::PORT).into();
