@@ -51,8 +51,10 @@ pub enum Heard {
 /// One migration of one VM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Machine {
-    /// What this host is to it.
+    /// What this host is to it, for the record.
     pub role: Role,
+    /// Nobody awaits it here any more, who did: what follows is that of a [bystander](Self::part).
+    pub absent: bool,
     /// Where it stands.
     pub phase: Phase,
     /// Since when.
@@ -85,6 +87,7 @@ impl Machine {
         };
         let mut machine = Self {
             role,
+            absent: false,
             phase: Phase::Announced,
             since: event.at,
             place: None,
@@ -109,6 +112,11 @@ impl Machine {
         }
         machine.note(event);
         Some(machine)
+    }
+
+    /// What this host has to do with it now: where it was awaited and nobody awaits it any more, no more than any other.
+    pub const fn part(&self) -> Role {
+        if self.absent { Role::Bystander } else { self.role }
     }
 
     /// Hears one more event about it.
@@ -146,8 +154,8 @@ impl Machine {
 
     fn before_end(&mut self, event: &Event) -> bool {
         match event.what {
-            What::Expected if self.role != Role::Destination => {
-                self.role = Role::Destination;
+            What::Expected if self.part() != Role::Destination => {
+                (self.role, self.absent) = (Role::Destination, false);
                 self.pause = false;
                 self.heard = event.at;
                 true
@@ -185,7 +193,7 @@ impl Machine {
             What::Stopped if event.source == Source::Qmp && before.paused == Some(true) => false,
             // It is gone from here; how it goes on elsewhere is no migration of this host.
             What::Announced | What::Transferring | What::Stopped | What::HandedOver
-                if self.role == Role::Source
+                if self.part() == Role::Source
                     && self.place == Some(Place::There)
                     && here != Here::Incoming
                     && here.runs() != Some(true) =>
@@ -196,11 +204,12 @@ impl Machine {
                 if event.at > self.since =>
             {
                 // The next one.
-                let here = match self.role {
+                let here = match self.part() {
                     Role::Source => Here::Present,
                     Role::Destination if self.place == Some(Place::Here) => Here::Present,
                     Role::Destination => Here::Incoming,
-                    Role::Bystander => Here::Absent,
+                    // Who was not awaited may have been started here since.
+                    Role::Bystander => here,
                 };
                 let paused = self.paused;
                 Self::begin(event, here).is_some_and(|next| {
@@ -220,8 +229,8 @@ impl Machine {
             _ => self.place = None,
         }
         // Whoever spoke of it before may not have known where it goes.
-        if (self.role, self.place) == (Role::Bystander, Some(Place::Here)) {
-            self.role = Role::Destination;
+        if (self.part(), self.place) == (Role::Bystander, Some(Place::Here)) {
+            (self.role, self.absent) = (Role::Destination, false);
         }
         let mut phase = event.what.phase();
         // A pause that ends is over; nobody will say that it is done.
@@ -235,7 +244,7 @@ impl Machine {
 
     /// Its share grows from when it runs and is to stay where it is: for its source, when all is over.
     fn note_growth(&mut self, now: Micros) {
-        match (self.phase, self.role) {
+        match (self.phase, self.part()) {
             (Phase::Done, _) | (Phase::Resumed, Role::Destination | Role::Bystander) => {
                 self.grows.get_or_insert(now);
             }
@@ -254,7 +263,7 @@ impl Machine {
         if self.down {
             return Want::Down;
         }
-        match (self.phase, self.role) {
+        match (self.phase, self.part()) {
             // It runs elsewhere still: flows that are known here went there before, and go on.
             (Phase::Announced | Phase::Transferring | Phase::Stopped, Role::Destination) => Want::Moved,
             (Phase::Transferring, _) if rules.blackhole_all => Want::Blackhole,
@@ -273,7 +282,7 @@ impl Machine {
 
     /// After it failed: what it was before, unless that cannot be.
     const fn want_of_end(&self) -> Want {
-        match (self.phase, self.role, self.paused) {
+        match (self.phase, self.part(), self.paused) {
             (Phase::Failed | Phase::Cancelled, Role::Destination, paused) => match (self.place, paused) {
                 (_, Some(false)) | (Some(Place::Here), None) => Want::Nothing,
                 _ => Want::Moved,

@@ -1,3 +1,5 @@
+mod roles;
+
 use super::*;
 use crate::target::State;
 use crate::wish::{Owner, Wish, Wishes, rank};
@@ -324,7 +326,7 @@ proptest! {
         }
         now += 3600 * S;
         let want = machine.want(now, &rules);
-        prop_assert!(safe(want, facts, machine.role, all), "{facts:?} and {want:?}: {machine:?}");
+        prop_assert!(safe(want, facts, machine.part(), all), "{facts:?} and {want:?}: {machine:?}");
     }
 
     /// Saying everything twice changes nothing.

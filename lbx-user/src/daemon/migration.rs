@@ -323,7 +323,7 @@ impl Core {
                 want,
                 falls_back: record.machine.falls_back(),
                 // Who is only awaited here takes nothing, whoever else does.
-                spared: record.machine.role != Role::Destination,
+                spared: record.machine.part() != Role::Destination,
             };
             for target in &record.targets {
                 let wanted = hold::or_drop(wanted, waits.contains(target));

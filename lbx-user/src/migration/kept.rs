@@ -35,6 +35,9 @@ struct KeptRecord {
     host: Option<String>,
     began: u64,
     role: String,
+    /// What an earlier version did not write: it made a bystander of such a host.
+    #[serde(default)]
+    absent: bool,
     phase: String,
     place: Option<String>,
     since: u64,
@@ -59,6 +62,7 @@ impl KeptRecord {
             host: record.host.clone(),
             began: record.began,
             role: machine.role.name().to_owned(),
+            absent: machine.absent,
             phase: machine.phase.name().to_owned(),
             place: machine.place.map(|place| place.name().to_owned()),
             since: machine.since,
@@ -82,6 +86,7 @@ impl KeptRecord {
         };
         let machine = Machine {
             role,
+            absent: self.absent,
             phase: Phase::from_name(&self.phase)?,
             since: self.since,
             place,
@@ -176,3 +181,31 @@ mod tests {
         assert_eq!(Ledger::load(dir.path()), Ledger::default());
     }
 }
+
+    #[test]
+    fn who_is_not_awaited_any_more_is_kept_and_a_file_without_that_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::default();
+        let vm = VmId::named("web-1");
+        let targets = vec!["web/web-1".into()];
+        let about = About { key: "web-1".into(), vm: vm.clone(), targets, here: Here::Incoming };
+        ledger.hear(about, Told::new(vm, Event::new(What::Expected, Source::Qmp, 7)));
+        ledger.resolve("web-1", Here::Absent, 9);
+        ledger.save(dir.path()).unwrap();
+        let part = || {
+            let machine = Ledger::load(dir.path()).open["web-1"].machine;
+            (machine.role, machine.part())
+        };
+        assert_eq!(part(), (Role::Destination, Role::Bystander));
+
+        // As it was written before there was such a word: a bystander, or somebody who still awaits it.
+        let path = dir.path().join(FILE);
+        let mut file: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let record = file["open"]["web-1"].as_object_mut().unwrap();
+        assert_eq!(record.remove("absent"), Some(true.into()));
+        for role in [Role::Bystander, Role::Destination] {
+            file["open"]["web-1"]["role"] = role.name().into();
+            fs::write(&path, file.to_string()).unwrap();
+            assert_eq!(part(), (role, role));
+        }
+    }

@@ -8,15 +8,14 @@ impl Machine {
     /// `None` if it stays as it is, for another while.
     pub fn resolve(&mut self, facts: Facts, now: Micros) -> Option<What> {
         self.heard = now;
-        self.role = match (facts.here, self.role) {
-            (Here::Incoming, _) => Role::Destination,
-            (Here::Absent, role)
-            | (
-                Here::Present | Here::Running | Here::Paused | Here::Gone,
-                role @ (Role::Source | Role::Destination),
-            ) => role,
-            _ => Role::Source,
-        };
+        if facts.here != Here::Absent {
+            self.role = match (facts.here, self.part()) {
+                (Here::Incoming, _) => Role::Destination,
+                (Here::Migrating | Here::Finishing, _) | (_, Role::Bystander) => Role::Source,
+                (_, role) => role,
+            };
+            self.absent = false;
+        }
         // What its monitor said before does not count where it is not to be heard any more.
         self.paused = facts.here.runs().map(|runs| !runs);
         let before = (self.phase, self.place, self.down);
@@ -62,7 +61,7 @@ impl Machine {
 
     /// It was awaited here, and has not come.
     const fn was_awaited(&self) -> bool {
-        matches!(self.role, Role::Destination)
+        matches!(self.part(), Role::Destination)
             && !self.handed_over
             && !matches!(self.phase, Phase::Resumed | Phase::Done)
     }
@@ -90,7 +89,7 @@ impl Machine {
 
     /// It runs here: how that came.
     const fn back_here(&self) -> What {
-        match (self.role, self.phase) {
+        match (self.part(), self.phase) {
             (Role::Destination, _) | (_, Phase::Resumed | Phase::Done) => What::Done(Place::Here),
             (_, Phase::Cancelled) => What::Cancelled,
             _ => What::Failed,
@@ -107,10 +106,8 @@ impl Machine {
             (self.phase, self.since, self.place) = (end.phase(), now, place);
             self.note_growth(now);
         }
-        if here == Here::Absent && self.role == Role::Destination {
-            // Presence knows that nobody is here.
-            self.role = Role::Bystander;
-        }
+        // Presence knows that nobody is here.
+        self.absent |= here == Here::Absent && self.role == Role::Destination;
         self.down = down;
         self.verified = true;
     }
