@@ -8,7 +8,8 @@ pub mod ledger;
 mod kept;
 
 use lbx_common::addr::Mac;
-use lbx_common::migration::{Event, Micros};
+use lbx_common::migration::Event;
+pub use lbx_common::migration::Micros;
 use nix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc;
 

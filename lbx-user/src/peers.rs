@@ -76,6 +76,8 @@ pub enum What {
 struct Told {
     vms: Arc<Vec<VmHere>>,
     migrations: Arc<Vec<Account>>,
+    /// So many times somebody wanted to know who is there.
+    asked: u64,
 }
 
 impl Told {
@@ -88,6 +90,10 @@ impl Told {
         // Who has just connected and hears nothing of migrations knows of none.
         if before.map_or(!self.migrations.is_empty(), |before| before.migrations != self.migrations) {
             news.push(Message::Migrations { migrations: self.migrations.to_vec() });
+        }
+        // Who has just connected is asked anyway.
+        if before.is_some_and(|before| before.asked != self.asked) {
+            news.push(Message::Ping);
         }
         news
     }
@@ -221,6 +227,11 @@ impl Peers {
             vms.truncate(vms.len() / 2);
         }
         self.told.send_modify(|told| told.vms = Arc::new(vms));
+    }
+
+    /// Asks every peer now whether it is there: [`Shared::heard_now`] tells who has answered.
+    pub fn ask(&self) {
+        self.told.send_modify(|told| told.asked += 1);
     }
 
     /// The ledger has changed. Whoever has to know is told.

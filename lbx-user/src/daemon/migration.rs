@@ -20,7 +20,7 @@ use crate::measure::vm::Vm;
 use crate::migration::ears::Ears;
 use crate::migration::facts::Board;
 use crate::migration::fast::Fast;
-use crate::migration::ledger::{About, Ledger, Outcome};
+use crate::migration::ledger::{About, Ledger, Outcome, Record};
 use crate::migration::{Stream, Told, VmId, now};
 
 /// Nothing is looked into more often, whatever the clocks say.
@@ -156,9 +156,17 @@ impl Core {
         self.migrations.ledger.written(&key, now().saturating_sub(event.at));
         // Other hosts wait for it as the packets here did: tables can follow later.
         self.pass_on(&Told::new(vm, event));
+        self.ask_about(&key);
         self.arm_migrations();
         self.migrations.unsettled = true;
         outcome
+    }
+
+    /// Where it matters who does not say that a VM runs there, peers are asked whether they are there to say it.
+    fn ask_about(&self, key: &str) {
+        if self.migrations.ledger.open.get(key).is_some_and(Record::may_be_there) {
+            self.peers.ask();
+        }
     }
 
     /// Tables and files follow what was heard: after the last event of those that came together.
@@ -216,6 +224,7 @@ impl Core {
                 tracing::warn!("migration of {vm}: nobody says more, and it is {}: {what}", here.name());
                 self.pass_on(&Told::new(vm, event));
             }
+            self.ask_about(&key);
         }
         self.part_datagrams(at, &rules);
         self.migrations.ledger.sweep(at, &rules);

@@ -52,10 +52,6 @@ impl Core {
     /// What peers say of VMs that migrate, for when nobody else says anything.
     pub(super) fn hear_vms(&mut self) {
         let heard = self.peers.table.heard_now();
-        for record in self.migrations.ledger.open.values_mut() {
-            // Who is silent may say something else by now.
-            record.there.retain(|host, _| heard.contains(host));
-        }
         let open: Vec<VmId> = self.migrations.ledger.open.values().map(|record| record.vm.clone()).collect();
         for id in open {
             let (vm, absent) = (vm_here(&id), self.runs_here(&id) == Some(false));
@@ -66,10 +62,13 @@ impl Core {
             let key = self.identify(&id).key;
             let host = self.migrations.ledger.open.get(&key).and_then(|record| record.host.clone());
             let has = host.as_ref().and_then(|host| self.peers.table.has(host, &vm));
-            if let (Some(host), Some(has)) = (host, has) {
+            if let (Some(host), Some(has)) = (host, has)
+                && (has || self.migrations.ledger.counts(&key, heard.get(&host).copied()))
+            {
                 self.migrations.ledger.has(&key, &host, has, migration::now());
             }
         }
+        self.migrations.ledger.believe(&heard);
     }
 
     /// Something was news to the core: peers are told, unless it is from one of them. All of them hear each other.

@@ -108,6 +108,7 @@ impl KeptRecord {
             entries: Vec::new(),
             there: BTreeMap::new(),
             gone: None,
+            asked: self.heard,
         })
     }
 }
@@ -180,7 +181,6 @@ mod tests {
         fs::write(dir.path().join(FILE), "{").unwrap();
         assert_eq!(Ledger::load(dir.path()), Ledger::default());
     }
-}
 
     #[test]
     fn who_is_not_awaited_any_more_is_kept_and_a_file_without_that_is_read() {
@@ -209,3 +209,4 @@ mod tests {
             assert_eq!(part(), (role, role));
         }
     }
+}

@@ -57,6 +57,8 @@ pub struct Record {
     pub there: BTreeMap<String, bool>,
     /// Since when its process is gone, here or where it went, if nobody has looked into it since.
     pub gone: Option<Micros>,
+    /// When there was news of it last, or it was looked into.
+    pub(super) asked: Micros,
 }
 
 impl Record {
@@ -72,7 +74,24 @@ impl Record {
             entries: Vec::new(),
             there: BTreeMap::new(),
             gone: None,
+            asked: began,
         }
+    }
+
+    /// Whether it may run on another host by now, or should: there, who does not say that it does has to have been heard
+    /// since.
+    pub const fn may_be_there(&self) -> bool {
+        let machine = &self.machine;
+        match machine.phase {
+            Phase::Stopped => machine.handed_over,
+            Phase::Resumed | Phase::Done => matches!(machine.place, Some(Place::There)),
+            _ => false,
+        }
+    }
+
+    /// Whether it counts that somebody who was heard last at a time does not say that it runs there.
+    fn counts(&self, heard: Option<Micros>) -> bool {
+        heard.is_some_and(|at| !self.may_be_there() || at >= self.asked)
     }
 
     /// When an event that was news was heard last.
@@ -210,6 +229,9 @@ impl Ledger {
             return Outcome::Began;
         }
         record.targets = about.targets;
+        if heard == Heard::News {
+            record.asked = told.event.at;
+        }
         record.note(told, heard);
         Outcome::Heard(heard)
     }
@@ -246,6 +268,24 @@ impl Ledger {
     pub fn peer_says(&mut self, key: &str, host: &str, runs: bool) {
         if let Some(record) = self.open.get_mut(key) {
             record.there.insert(host.to_owned(), runs);
+        }
+    }
+
+    /// Whether it counts that a host which was heard last at a time does not say that a VM runs there: what was so before
+    /// the VM was handed over is no news of where it is now.
+    pub fn counts(&self, key: &str, heard: Option<Micros>) -> bool {
+        self.open.get(key).is_some_and(|record| record.counts(heard))
+    }
+
+    /// When every peer was heard last: what others said, and what does not count, is forgotten.
+    pub fn believe(&mut self, heard: &BTreeMap<String, Micros>) {
+        for record in self.open.values_mut() {
+            let mut there = std::mem::take(&mut record.there);
+            there.retain(|host, runs| {
+                let at = heard.get(host).copied();
+                at.is_some() && (*runs || record.counts(at))
+            });
+            record.there = there;
         }
     }
 
@@ -287,7 +327,7 @@ impl Ledger {
     /// Looks into one: what was found, as an event, if that is news.
     pub fn resolve(&mut self, key: &str, here: Here, now: Micros) -> Option<Event> {
         let record = self.open.get_mut(key)?;
-        record.gone = None;
+        (record.gone, record.asked) = (None, now);
         let what = record.machine.resolve(record.facts(here), now)?;
         let event = Event { host: record.host.clone(), ..Event::new(what, Source::Watchdog, now) };
         let told = Told::new(record.vm.clone(), event.clone());

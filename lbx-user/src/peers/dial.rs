@@ -117,6 +117,7 @@ where
                         return Err(Error::Refused(why));
                     }
                     heard = Instant::now();
+                    own.table.answered(&peer.name);
                 }
                 changed = told.changed() => if changed.is_err() {
                     // Nobody is left who could tell anything.

@@ -1,12 +1,13 @@
 //! How every peer is: written by the connections, read by the API, metrics and the log.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::message::{Hello, VmHere};
 use crate::config;
+use crate::migration::{self, Micros};
 
 /// One direction of what connects this host and a peer.
 #[derive(Debug, Clone, Default)]
@@ -56,6 +57,8 @@ pub struct Row {
     pub from: Line,
     /// When it was heard last.
     pub heard: Option<Instant>,
+    /// When it answered last.
+    pub answered: Option<Instant>,
     /// Who speaks there.
     pub hello: Option<Hello>,
     /// The VMs it has, or had when it was heard last.
@@ -117,6 +120,7 @@ impl Shared {
             to: Line::default(),
             from: Line::default(),
             heard: None,
+            answered: None,
             hello: None,
             vms: Vec::new(),
             newest: 0,
@@ -161,6 +165,10 @@ impl Shared {
         self.row(peer, |row| row.to.messages += 1);
     }
 
+    pub(super) fn answered(&self, peer: &str) {
+        self.row(peer, |row| row.answered = Some(Instant::now()));
+    }
+
     /// A connection from the peer: its number, and whether the peer has started anew since the one before.
     pub(super) fn heard_first(&self, peer: &str, hello: Hello) -> (u64, bool) {
         let mut result = (0, false);
@@ -203,10 +211,16 @@ impl Shared {
         counted
     }
 
-    /// The peers that were heard a moment ago: what others said last may be so no more.
-    pub fn heard_now(&self) -> BTreeSet<String> {
-        let table = self.lock();
-        table.rows.iter().filter(|(_, row)| row.is_heard()).map(|(name, _)| name.clone()).collect()
+    /// The peers that were heard a moment ago, and when they last said or answered something: what others said last may
+    /// be so no more.
+    pub fn heard_now(&self) -> BTreeMap<String, Micros> {
+        let (table, now) = (self.lock(), migration::now());
+        let at = |row: &Row| {
+            let ago = row.heard.max(row.answered)?.elapsed();
+            Some(now.saturating_sub(ago.as_micros() as u64))
+        };
+        let heard = table.rows.iter().filter(|(_, row)| row.is_heard());
+        heard.filter_map(|(name, row)| Some((name.clone(), at(row)?))).collect()
     }
 
     /// What each peer that is heard says of a VM: whether it runs there. Of a VM that is not on this host (`absent`)
@@ -291,6 +305,7 @@ mod tests {
             to: Line::default(),
             from: Line { up: up.then(Instant::now), ..Line::default() },
             heard: up.then(Instant::now),
+            answered: None,
             hello: None,
             vms,
             newest: 0,

@@ -102,6 +102,32 @@ async fn two_hosts_know_of_each_others_vms_and_of_each_others_end() {
 }
 
 #[tokio::test]
+async fn who_is_asked_answers_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    init(dir.path(), &["a".into(), "b".into()]).unwrap();
+    let (a, _heard_by_a) = start(&config(dir.path(), ("a", 31), &[("b", 32)]));
+    let (b, _heard_by_b) = start(&config(dir.path(), ("b", 32), &[("a", 31)]));
+    until("both ways", &a, |table| both_up(table, "b")).await;
+    let mut soonest = Duration::MAX;
+    for _ in 0..10 {
+        let asked = Instant::now();
+        a.ask();
+        until("an answer", &a, |table| table.rows["b"].answered.is_some_and(|at| at >= asked)).await;
+        soonest = soonest.min(asked.elapsed());
+    }
+    assert!(soonest < PING / 4, "{soonest:?}: not before it was asked anyway");
+    let before = crate::migration::now();
+    a.ask();
+    let since = |table: &Shared| table.heard_now().get("b").is_some_and(|at| *at >= before);
+    let start = Instant::now();
+    while !since(&a.table) {
+        assert!(start.elapsed() < Duration::from_secs(30), "{:#?}", a.table.lock());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    drop(b);
+}
+
+#[tokio::test]
 async fn strangers_are_refused_and_counted() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     init(dir.path(), &["a".into(), "b".into(), "c".into()]).unwrap();

@@ -164,3 +164,34 @@ fn who_is_gone_from_where_it_went_is_looked_into() {
     assert_eq!(ledger.open["web-1"].want(5_001 * MS, &rules), Want::Down);
     assert_eq!(ledger.next_due(&rules), None);
 }
+
+#[test]
+fn what_was_said_before_it_was_handed_over_does_not_count() {
+    let rules = Rules::default();
+    let now = 310 * MS;
+    let heard = |at| BTreeMap::from([("b".to_owned(), at)]);
+    for (at, want) in [(9 * MS, Want::Moved), (11 * MS, Want::Blackhole)] {
+        let mut ledger = Ledger::default();
+        let announced = told(What::Announced, MS);
+        let announced = Told { event: announced.event.clone().with_host("b"), ..announced };
+        ledger.hear(about(Here::Running), announced);
+        tell(&mut ledger, What::Stopped, 5 * MS);
+        ledger.peer_says("web-1", "b", false);
+        ledger.believe(&heard(4 * MS));
+        assert_eq!(ledger.open["web-1"].there.len(), 1, "it cannot run there yet");
+        tell(&mut ledger, What::HandedOver, 10 * MS);
+        assert!(ledger.open["web-1"].may_be_there());
+        ledger.believe(&heard(at));
+        assert_eq!(ledger.due(now, &rules), ["web-1"]);
+        ledger.resolve("web-1", Here::Gone, now);
+        assert_eq!(ledger.open["web-1"].want(now, &rules), want, "heard at {at}");
+        // It was looked into: what is said from now on counts.
+        assert!(!ledger.counts("web-1", Some(now - 1)) && ledger.counts("web-1", Some(now)));
+        assert!(!ledger.counts("web-1", None));
+        ledger.peer_says("web-1", "b", true);
+        ledger.believe(&heard(at));
+        assert_eq!(ledger.open["web-1"].there.len(), 1, "who runs there does so since");
+        ledger.believe(&BTreeMap::new());
+        assert!(ledger.open["web-1"].there.is_empty(), "but who is silent says nothing");
+    }
+}
