@@ -75,6 +75,13 @@ pub struct Stream {
     into: mpsc::UnboundedSender<Told>,
 }
 
+impl Default for Stream {
+    /// One that nobody takes from.
+    fn default() -> Self {
+        Self::new().0
+    }
+}
+
 impl Stream {
     /// A stream, and where the core takes from it what sources say.
     pub fn new() -> (Self, mpsc::UnboundedReceiver<Told>) {

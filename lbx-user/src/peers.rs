@@ -23,15 +23,20 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
-use tokio::sync::{mpsc, watch};
+use tokio::runtime::{self, Handle};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::config;
+use crate::measure::prompt;
+use crate::migration::ears::Ears;
 use account::{Account, Ledger, Seen, Step};
 use message::{Hello, MOST_VMS, Message, VmHere};
 use table::Shared;
@@ -126,6 +131,26 @@ struct Own {
     identity: tls::Identity,
     hello: Hello,
     table: Shared,
+    ears: Ears,
+}
+
+/// A thread for the connections: what peers say of a VM that runs waits for nobody else's work. Ends when dropped.
+struct Thread {
+    handle: Handle,
+    _ends: oneshot::Sender<()>,
+}
+
+impl Thread {
+    fn start() -> io::Result<Self> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let (handle, (sender, ends)) = (runtime.handle().clone(), oneshot::channel());
+        thread::Builder::new().name("lbx-peers".into()).spawn(move || {
+            prompt::try_prompt("the thread that talks to peers");
+            // An error is the end that is waited for.
+            let _ = runtime.block_on(ends);
+        })?;
+        Ok(Self { handle, _ends: sender })
+    }
 }
 
 /// This host's connections to and from its peers. Dropping it closes them.
@@ -142,6 +167,10 @@ pub struct Peers {
     pub ledger: Ledger,
     seen: BTreeMap<String, Seen>,
     run_dir: Option<PathBuf>,
+    /// Who hears at once what must not wait for the core.
+    pub ears: Ears,
+    /// Where the connections live; none: in the caller's runtime.
+    thread: Option<Thread>,
 }
 
 impl Default for Peers {
@@ -160,6 +189,8 @@ impl Default for Peers {
             ledger: Ledger::default(),
             seen: BTreeMap::new(),
             run_dir: None,
+            ears: Ears::default(),
+            thread: None,
         }
     }
 }
@@ -168,6 +199,22 @@ impl Peers {
     /// Where news of them come out; once.
     pub fn take(&mut self) -> Option<mpsc::Receiver<News>> {
         self.heard.take()
+    }
+
+    /// Has connections live on a thread of their own, which goes before others.
+    ///
+    /// # Errors
+    /// No thread could be made: they live beside everything else.
+    pub fn start(&mut self) -> io::Result<()> {
+        self.thread = Some(Thread::start()?);
+        Ok(())
+    }
+
+    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        match &self.thread {
+            Some(thread) => self.tasks.spawn_on(task, &thread.handle),
+            None => self.tasks.spawn(task),
+        };
     }
 
     /// Goes on with what an earlier daemon of this boot knew, and keeps what is told and heard from now on.
@@ -205,11 +252,14 @@ impl Peers {
                     software: env!("CARGO_PKG_VERSION").to_owned(),
                 },
                 table: self.table.clone(),
+                ears: self.ears.clone(),
             };
             for peer in &prepared.config.others {
-                self.tasks.spawn(dial::run(own.clone(), peer.clone(), self.told.subscribe()));
+                let told = self.told.subscribe();
+                self.spawn(dial::run(own.clone(), peer.clone(), told));
             }
-            self.tasks.spawn(listen::run(own, self.news.clone()));
+            let news = self.news.clone();
+            self.spawn(listen::run(own, news));
         }
         self.running = prepared;
     }

@@ -132,6 +132,7 @@ impl Core {
         if about.targets.is_empty() && event.source == Source::Peer {
             // Other hosts speak of VMs that are none of this one's.
             tracing::debug!("{vm} is no target here: {}", event.what.name());
+            self.take_back(&told.flipped);
             return Outcome::Nothing;
         }
         let flipped = told.flipped.clone();
@@ -142,11 +143,7 @@ impl Core {
                 event.what.name(),
                 event.source.name()
             );
-            if !flipped.is_empty() {
-                // What was stored beforehand does not follow after all.
-                self.migrations.fast.release(&flipped);
-                self.flip_or_say();
-            }
+            self.take_back(&flipped);
             return outcome;
         }
         let host = event.host.as_ref().map_or(String::new(), |host| format!(" (the other host: {host})"));
@@ -166,6 +163,14 @@ impl Core {
     fn ask_about(&self, key: &str) {
         if self.migrations.ledger.open.get(key).is_some_and(Record::may_be_there) {
             self.peers.ask();
+        }
+    }
+
+    /// What was stored beforehand does not follow after all.
+    fn take_back(&mut self, flipped: &[u32]) {
+        if !flipped.is_empty() {
+            self.migrations.fast.release(flipped);
+            self.flip_or_say();
         }
     }
 

@@ -19,6 +19,10 @@ impl Core {
     /// Connects to the peers of the config, once it is known what there is to tell them. What is wrong with their files
     /// keeps nobody from steering.
     pub(super) fn start_peers(&mut self) {
+        self.peers.ears = self.migrations.ears();
+        if let Err(error) = self.peers.start() {
+            tracing::error!("no thread to talk to peers: {error}; they are talked to beside everything else");
+        }
         match prepare(&self.config) {
             Ok(prepared) => self.peers.follow(prepared),
             Err(error) => {
@@ -76,7 +80,17 @@ impl Core {
         let Some(own) = self.config.peers.as_ref().filter(|_| told.event.source != Source::Peer) else {
             return;
         };
-        let mut vm = vm_here(&told.vm);
+        let vm = self.as_told(&told.vm);
+        let id = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64;
+        if self.peers.ledger.note(id, vm, &told.event, &own.name) {
+            self.peers.tell_migrations();
+        }
+        self.tell_peers();
+    }
+
+    /// A VM as peers are told of its migration.
+    pub(super) fn as_told(&self, vm: &VmId) -> VmHere {
+        let mut vm = vm_here(vm);
         if self.host.view.link(&vm.name).is_some() {
             // The name of an interface means something else on every host.
             vm.name.clear();
@@ -84,11 +98,7 @@ impl Core {
         if let Some(known) = self.host.here.iter().find(|one| one.is_same(&vm)) {
             vm.learn(known.clone());
         }
-        let id = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64;
-        if self.peers.ledger.note(id, vm, &told.event, &own.name) {
-            self.peers.tell_migrations();
-        }
-        self.tell_peers();
+        vm
     }
 
     /// Once a second.

@@ -11,6 +11,7 @@ use super::board::Shared;
 use super::catalogue::About;
 use super::files::System;
 use super::host::{self, Host};
+use super::prompt;
 use super::take::write;
 use super::vm::{self, Told, Vm, Vms};
 use crate::migration::ears::Ears;
@@ -55,9 +56,10 @@ impl Samplers {
         // A runtime of their own: what a monitor says of a VM that stops waits for nobody else's work.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let board = board.clone();
-        thread::Builder::new()
-            .name("lbx-monitors".into())
-            .spawn(move || runtime.block_on(vm::watch_monitors(plans, board, told, ears)))?;
+        thread::Builder::new().name("lbx-monitors".into()).spawn(move || {
+            prompt::try_prompt("the thread that hears monitors");
+            runtime.block_on(vm::watch_monitors(plans, board, told, ears));
+        })?;
         Ok(Self(sender))
     }
 

@@ -12,9 +12,10 @@ use serde_json::Value;
 use super::facts::Board;
 use super::fast::{Fast, Trigger};
 use super::{Stream, Told, VmId, now};
+use crate::peers::message::VmHere;
 
-/// Whom to tell.
-#[derive(Debug, Clone)]
+/// Whom to tell. By default nobody.
+#[derive(Debug, Clone, Default)]
 pub struct Ears {
     /// The core.
     pub stream: Stream,
@@ -22,6 +23,23 @@ pub struct Ears {
     pub facts: Board,
     /// What must not wait for the core.
     pub fast: Fast,
+}
+
+impl Ears {
+    /// A peer says that a VM runs there, since a moment ago. Stores what the core has worked out for that, and tells the
+    /// core; where nothing was worked out, it hears of it as a step of the migration, and decides then.
+    pub fn runs_there(&self, peer: &str, vm: &VmHere) {
+        let at = now();
+        // Its monitor knows better.
+        let runs = |(pid, start)| self.facts.get(pid, start).and_then(Here::runs) == Some(true);
+        let Some((id, flipped)) = self.fast.fire_there(peer, vm, runs) else {
+            tracing::debug!("peer {peer} has {} now; nothing was worked out for that", vm.name);
+            return;
+        };
+        let written = (!flipped.is_empty()).then(|| now().saturating_sub(at));
+        let event = Event::new(What::Resumed(Place::There), Source::Peer, at).with_host(peer);
+        self.stream.say(Told { written, flipped, ..Told::new(id, event) });
+    }
 }
 
 /// One VM's monitor.

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use super::frame::{Error, Reader, send};
+use super::frame::{Error, Reader, put, send};
 use super::message::Message;
 use super::{Own, PATIENCE, PING, SILENCE, Told, tls};
 use crate::config::Peer;
@@ -103,6 +103,8 @@ where
     W: AsyncWrite + Unpin,
 {
     let mut known: Option<Told> = None;
+    // What was said before is no news any more.
+    let mut frames = own.ears.fast.frames();
     let mut heard = Instant::now();
     let mut ticks = interval(PING);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -112,6 +114,14 @@ where
         known = Some(now);
         if news.is_empty() {
             tokio::select! {
+                biased;
+                frame = frames.recv() => {
+                    // Those that were too many are told as steps.
+                    if let Ok(frame) = frame {
+                        timeout(PATIENCE, put(writer, &frame)).await.map_err(|_| Error::Silent)??;
+                        own.table.sent(&peer.name);
+                    }
+                }
                 message = reader.next() => {
                     if let Message::Refused { why } = message? {
                         return Err(Error::Refused(why));

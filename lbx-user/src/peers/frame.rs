@@ -135,7 +135,15 @@ impl<S: AsyncRead + Unpin> Reader<S> {
 /// # Errors
 /// It is too large, or the connection broke.
 pub async fn send(stream: &mut (impl AsyncWrite + Unpin), message: &Message) -> Result<(), Error> {
-    stream.write_all(&encode(message)?).await?;
+    put(stream, &encode(message)?).await
+}
+
+/// Sends one message that is a frame already.
+///
+/// # Errors
+/// The connection broke.
+pub async fn put(stream: &mut (impl AsyncWrite + Unpin), frame: &[u8]) -> Result<(), Error> {
+    stream.write_all(frame).await?;
     Ok(stream.flush().await?)
 }
 

@@ -163,6 +163,10 @@ where
                 timeout(PATIENCE, send(writer, &Message::Pong)).await.map_err(|_| Error::Silent)??;
                 continue;
             }
+            Message::Runs { vm } => {
+                own.ears.runs_there(peer, &vm);
+                continue;
+            }
             Message::Vms { vms } => What::Vms(vms),
             Message::Migrations { migrations } => What::Migrations(migrations),
             Message::Hello(_) => return Err(Error::Unexpected("it greets twice")),

@@ -30,6 +30,12 @@ pub enum Message {
         /// They.
         migrations: Vec<Account>,
     },
+    /// A VM that was awaited on the sender's host runs there, since a moment ago: said before all else, and again
+    /// as a step of its migration.
+    Runs {
+        /// It.
+        vm: VmHere,
+    },
     /// The connection is refused, and closed after this.
     Refused {
         /// Why, for people.
@@ -95,6 +101,7 @@ impl Message {
                 at_most("migrations", migrations.len(), account::MOST)?;
                 migrations.iter().try_for_each(Account::check)
             }
+            Self::Runs { vm } => vm.check(),
             Self::Refused { why } => text("reason", why),
             Self::Ping | Self::Pong | Self::Unknown => Ok(()),
         }

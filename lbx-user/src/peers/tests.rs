@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use lbx_common::migration::{self, Here, Place, Source};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -12,6 +13,8 @@ use super::authority::{ca_file, host_files, init};
 use super::message::VmHere;
 use super::*;
 use crate::config::Peer;
+use crate::migration::fast::{Armed, There, Trigger};
+use crate::migration::{Stream, VmId};
 
 /// Nobody else has these addresses: 127.x.y.z, of this process and the number.
 fn address(n: u8) -> SocketAddr {
@@ -211,4 +214,45 @@ async fn what_makes_no_sense_closes_the_connection_and_nothing_else() {
     // Still there for who speaks properly.
     let (_b, _heard_by_b) = start(&config(dir.path(), ("b", 22), &[("a", 21)]));
     until("b", &a, |table| both_up(table, "b")).await;
+}
+
+#[tokio::test]
+async fn who_arrives_is_heard_of_at_once_by_whom_it_left() {
+    let dir = tempfile::tempdir().unwrap();
+    init(dir.path(), &["a".into(), "b".into()]).unwrap();
+    let (stream, mut told) = Stream::new();
+    let mut a = Peers::default();
+    a.ears.stream = stream;
+    a.start().unwrap();
+    a.follow(Some(Prepared::read(&config(dir.path(), ("a", 31), &[("b", 32)])).unwrap()));
+    let (b, _news) = start(&config(dir.path(), ("b", 32), &[("a", 31)]));
+    until("both ways", &b, |table| both_up(table, "a")).await;
+
+    let frame = frame::encode(&Message::Runs { vm: vm("web-1") }).unwrap();
+    let armed = Armed { tell: Some(frame.into()), ..Armed::default() };
+    b.ears.fast.arm([((7, 1), armed)].into(), Vec::new());
+    let there = |peer: &str, process| There {
+        vm: vm("web-1"),
+        id: VmId::named("vm1"),
+        peer: peer.into(),
+        process,
+        flips: Vec::new(),
+    };
+    // Nothing was worked out; it does not go there; it runs here: that is for the core to see.
+    a.ears.facts.set(9, 1, Some(Here::Migrating));
+    for (n, armed) in [(1, None), (2, Some(there("c", None))), (3, Some(there("b", Some((9, 1)))))] {
+        a.ears.fast.arm([].into(), armed.into_iter().collect());
+        b.ears.fast.fire(7, 1, Trigger::Resume);
+        // Said after it.
+        let mark = vec![vm(&format!("mark-{n}"))];
+        b.tell_vms(mark.clone());
+        until("heard", &a, |table| table.rows["b"].vms == mark).await;
+        assert!(told.try_recv().is_err(), "{n}");
+    }
+    a.ears.facts.set(9, 1, Some(Here::Finishing));
+    b.ears.fast.fire(7, 1, Trigger::Resume);
+    let said = within(told.recv()).await.unwrap();
+    let event = &said.event;
+    assert_eq!((event.what, event.host.as_deref()), (migration::What::Resumed(Place::There), Some("b")));
+    assert_eq!((event.source, said.vm.name.as_deref()), (Source::Peer, Some("vm1")));
 }

@@ -1,25 +1,31 @@
-//! What is worked out before it happens: which states follow when a VM stops, and when it resumes.
+//! What is worked out before it happens: which states follow when a VM stops, when it resumes, and when a peer says that
+//! it runs there; and what peers are told when it runs here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lbx_common::migration::{Event, Machine, Place, Source, Want, What};
+use lbx_common::migration::{Event, Heard, Here, Machine, Phase, Place, Role, Source, Want, What};
 use lbx_common::target::State;
 use lbx_common::wish::Owner;
 
 use super::super::core::Core;
+use crate::control::desired::{ServiceWant, TargetWant};
 use crate::datapath::Flip;
 use crate::measure::vm::Vm;
-use crate::migration::fast::{Armed, ByVm};
-use crate::migration::ledger::About;
+use crate::migration::fast::{Armed, ByVm, Frame, There};
+use crate::migration::ledger::{About, Record};
 use crate::migration::{VmId, now};
+use crate::peers::frame;
+use crate::peers::message::Message;
 
 impl Core {
-    /// Tells those who hear monitors what to store when a VM stops or resumes.
+    /// Tells those who hear monitors and peers what to store when a VM stops or resumes.
     pub(in super::super) fn arm_migrations(&self) {
         let heard = self.host.vms.iter().filter(|vm| vm.qmp.is_some());
         let waits = self.who_can_wait();
         let armed: ByVm = heard.map(|vm| ((vm.pid, vm.start_time), self.armed(vm, &waits))).collect();
-        self.migrations.fast.arm(armed);
+        let open = self.migrations.ledger.open.values();
+        let there = open.filter_map(|record| self.there(record, &waits)).collect();
+        self.migrations.fast.arm(armed, there);
     }
 
     fn armed(&self, vm: &Vm, waits: &BTreeSet<String>) -> Armed {
@@ -28,7 +34,54 @@ impl Core {
         let machine = self.migrations.ledger.open.get(&about.key).map(|record| record.machine);
         let stopped = after(machine, What::Stopped, &about);
         let resumed = after(stopped.or(machine), What::Resumed(Place::Here), &about);
-        Armed { stop: self.flips(&about, stopped, waits), resume: self.flips(&about, resumed, waits) }
+        Armed {
+            stop: self.flips(&about, stopped, waits),
+            resume: self.flips(&about, resumed, waits),
+            tell: self.tell_at_once(&about, machine),
+        }
+    }
+
+    /// What peers are told when a VM runs that is awaited here.
+    fn tell_at_once(&self, about: &About, machine: Option<Machine>) -> Option<Frame> {
+        self.config.peers.as_ref()?;
+        machine.filter(|machine| machine.part() == Role::Destination && machine.phase <= Phase::Stopped)?;
+        let vm = self.as_told(&about.vm);
+        vm.check().ok()?;
+        frame::encode(&Message::Runs { vm }).ok().map(Frame::from)
+    }
+
+    /// What follows when the host that a VM goes to says that it runs there; `None`: that is for the core to see.
+    fn there(&self, record: &Record, waits: &BTreeSet<String>) -> Option<There> {
+        let peer = record.host.clone()?;
+        let mut machine = record.machine;
+        if machine.part() == Role::Destination || machine.phase > Phase::Stopped {
+            return None;
+        }
+        let about = self.identify(&record.vm);
+        let local = self.local_vm(&record.vm);
+        // It is stopped before, and who hears of it asks whether it still runs here.
+        let said = |what| Event::new(what, Source::Peer, now()).with_host(peer.as_str());
+        let here = if about.here.runs() == Some(true) { Here::Finishing } else { about.here };
+        machine.hear(&said(What::Stopped), here);
+        if machine.hear(&said(What::Resumed(Place::There)), here) != Heard::News {
+            return None;
+        }
+        let tunnels = self.tunnels();
+        let ready = |(service, target): (&ServiceWant, &TargetWant)| {
+            let known = about.targets.contains(&target.full_name(&service.name));
+            !known || target.ifindex != 0 && (!tunnels || target.host.as_ref() == Some(&peer))
+        };
+        if !self.desired.targets().all(ready) {
+            return None;
+        }
+        let flips = self.flips(&about, Some(machine), waits);
+        Some(There {
+            vm: self.as_told(&about.vm),
+            id: about.vm,
+            peer,
+            process: local.map(|vm| (vm.pid, vm.start_time)),
+            flips,
+        })
     }
 
     /// What is stored for the targets of a VM whose migration stands so.
