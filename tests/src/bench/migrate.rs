@@ -156,7 +156,8 @@ fn introduction(pace: &Pace) -> String {
          answers for; aware, lbx runs on both hosts, hears the guest's monitors there, and the hosts tell each other; \
          unaware, it is told nothing, and the guest is put back into use by hand before each pair. Latency: of \
          requests on connections that stay, from the command to a second after the end, of those that failed until \
-         they did. Duration: of migrations away from the host that clients send to.",
+         they did. Duration, memory sent and passes over it (medians): of migrations away from the host that clients \
+         send to.",
         super::machine::cpus(),
         2 * pace.pairs,
         pace.long,
@@ -169,7 +170,15 @@ fn introduction(pace: &Pace) -> String {
 
 fn table(report: &mut Report, all: &[(Arm, Figures)]) {
     let of = |part: u64, whole: u64| format!("{part} of {whole}");
-    let head = ["", "migrations", "connections broken", "requests failed", "new connections failed"];
+    let head = [
+        "",
+        "migrations",
+        "connections broken",
+        "requests failed",
+        "new connections failed",
+        "MB sent",
+        "passes",
+    ];
     let mut rows = vec![head.map(String::from).to_vec()];
     for (arm, figures) in all {
         rows.push(vec![
@@ -178,6 +187,8 @@ fn table(report: &mut Report, all: &[(Arm, Figures)]) {
             of(figures.broken, figures.long),
             of(figures.failed, figures.requests),
             of(figures.fresh_failed, figures.fresh),
+            format!("{:.0}", figures.sent.median()),
+            format!("{:.0}", figures.passes.median()),
         ]);
     }
     report.table(&rows);

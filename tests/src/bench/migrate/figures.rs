@@ -21,9 +21,27 @@ pub struct Outage {
     /// What lbx on the first host heard that was news, and when its maps said what follows: microseconds since the
     /// epoch.
     pub states: Vec<(u64, String)>,
+    /// Megabytes of memory that were sent.
+    pub sent: f64,
+    /// Passes over the memory.
+    pub passes: f64,
 }
 
 impl Outage {
+    /// For people who watch.
+    pub fn line(&self) -> String {
+        let ms = |at: Option<f64>| at.map_or("-".into(), |at| format!("{at:.3} ms"));
+        format!(
+            "{:.0} ms, paused for {:.1} ms, {:.0} MB in {} passes, blackhole {}, delivery {}",
+            millis(self.times.duration().as_micros()),
+            millis(self.times.pause().as_micros()),
+            self.sent,
+            self.passes,
+            ms(self.written("stopped", self.times.stopped)),
+            ms(self.written("resumed", self.times.resumed)),
+        )
+    }
+
     /// When the maps said what follows from a phase, after a time.
     fn written(&self, phase: &str, after: u64) -> Option<f64> {
         let at = self.states.iter().find(|(at, what)| *at >= after && what.starts_with(phase))?.0;
@@ -66,6 +84,10 @@ pub struct Figures {
     /// Milliseconds of migrations away from the host that clients send to. On the way back a guest that nobody finds
     /// has nothing to do, which makes that way short.
     pub duration: Samples,
+    /// Megabytes of memory that these sent.
+    pub sent: Samples,
+    /// Passes of these over the memory.
+    pub passes: Samples,
     /// Milliseconds between STOP and RESUME.
     pub pause: Samples,
     /// Milliseconds without answers to datagrams, beyond the pause.
@@ -92,6 +114,13 @@ impl Figures {
         self.fresh_failed += failed(fresh);
         self.datagrams += datagrams.len() as u64;
         self.lost += failed(datagrams);
+    }
+
+    /// Adds what it took to send the guest away from the host that clients send to.
+    pub fn transfer(&mut self, outage: &Outage) {
+        self.duration.push(millis(outage.times.duration().as_micros()));
+        self.sent.push(outage.sent);
+        self.passes.push(outage.passes);
     }
 
     /// Adds what a migration did to requests and datagrams.
@@ -179,7 +208,7 @@ mod tests {
     #[test]
     fn what_is_lost_is_explained_or_it_is_not() {
         let states = vec![(2_000_300, "stopped".into()), (2_101_000, "resumed there".into())];
-        let all = Outage { times: times(), dropped: 10, left: Some(1), states };
+        let all = Outage { times: times(), dropped: 10, left: Some(1), states, ..Outage::default() };
         let requests =
             [sample(500_000, true, 1), sample(1_500_000, true, 7000), sample(1_500_001, false, 9000)];
         let mut figures = Figures::default();

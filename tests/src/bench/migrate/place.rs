@@ -5,7 +5,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::figures::{Figures, Outage};
 use super::line::Line;
@@ -152,7 +152,7 @@ impl Place {
         for (there, outage) in &outages {
             figures.migration(outage, &requests, &datagrams);
             if *there {
-                figures.duration.push(outage.times.duration().as_secs_f64() * 1000.0);
+                figures.transfer(outage);
             }
         }
         if line.is_none() {
@@ -236,6 +236,7 @@ impl Place {
         if outcome != Outcome::Completed {
             bail!("{}: the migration to host {host}: {outcome:?}", self.arm.name());
         }
+        let ram = migration.source().execute("query-migrate", &json!({}))?["ram"].take();
         // Its process is still there, and in the ring what it never took.
         sleep(CALM);
         let left = self.left(source, &tap)?;
@@ -243,7 +244,16 @@ impl Place {
         let (times, process) = migration.finish(&mut self.lab)?;
         drop(process);
         let states = if self.arm == Arm::Aware { self.states(times.begun)? } else { Vec::new() };
-        Ok(Outage { times, dropped, left, states })
+        let outage = Outage {
+            times,
+            dropped,
+            left,
+            states,
+            sent: ram["transferred"].as_f64().unwrap_or(0.0) / 1e6,
+            passes: ram["dirty-sync-count"].as_f64().unwrap_or(0.0),
+        };
+        eprintln!("{}, to host {host}: {}", self.arm.name(), outage.line());
+        Ok(outage)
     }
 
     /// Packets to the flow of datagrams that lbx has dropped so far.
