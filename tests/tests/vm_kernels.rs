@@ -13,7 +13,7 @@ fn tested_on(series: &str) {
         Program::test("bpf_headers").only(&["nat_translates_every_fragment_and_the_checksum_once"]),
         Program::test("bpf_icmp").only(&["nat_translates_an_error_on_the_way_back"]),
     ];
-    nested::run(series, &programs, Duration::from_mins(9)).unwrap().expect(4);
+    nested::run(series, &programs, Duration::from_mins(14)).unwrap().expect(4);
 }
 
 #[test]

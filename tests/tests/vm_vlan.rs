@@ -6,6 +6,6 @@ use lbx_tests::lab::nested::{self, Program};
 
 #[test]
 fn vlans_hold_for_steered_frames() {
-    let ran = nested::run("6.12", &[Program::test("nested_vlan")], Duration::from_mins(9)).unwrap();
+    let ran = nested::run("6.12", &[Program::test("nested_vlan")], Duration::from_mins(14)).unwrap();
     ran.expect(5);
 }

@@ -61,7 +61,8 @@ impl Lbx {
         let mut command = self.command(&["run"]);
         command.env("RUST_BACKTRACE", "1");
         self.daemon = Some(Process::spawn(&self.record, &self.name, command)?);
-        let deadline = Instant::now() + Duration::from_secs(90);
+        // The verifier takes its time where the machine is emulated and has others to serve.
+        let deadline = Instant::now() + Duration::from_mins(4);
         loop {
             if self.socket().is_some_and(|path| UnixStream::connect(path).is_ok()) {
                 return Ok(());

@@ -95,7 +95,7 @@ impl Ran {
 impl Program {
     /// All tests of a binary, one after the other.
     pub fn test(test: &'static str) -> Self {
-        Self { test, args: ["--test-threads=1", "--nocapture"].map(str::to_owned).to_vec(), limit_s: 500 }
+        Self { test, args: ["--test-threads=1", "--nocapture"].map(str::to_owned).to_vec(), limit_s: 800 }
     }
 
     /// Only the tests whose names contain one of these.
