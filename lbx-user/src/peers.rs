@@ -145,7 +145,7 @@ impl Thread {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let (handle, (sender, ends)) = (runtime.handle().clone(), oneshot::channel());
         thread::Builder::new().name("lbx-peers".into()).spawn(move || {
-            prompt::try_prompt("the thread that talks to peers");
+            prompt::try_first("the thread that talks to peers");
             // An error is the end that is waited for.
             let _ = runtime.block_on(ends);
         })?;

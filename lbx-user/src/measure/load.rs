@@ -57,7 +57,7 @@ impl Samplers {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let board = board.clone();
         thread::Builder::new().name("lbx-monitors".into()).spawn(move || {
-            prompt::try_prompt("the thread that hears monitors");
+            prompt::try_first("the thread that hears monitors");
             runtime.block_on(vm::watch_monitors(plans, board, told, ears));
         })?;
         Ok(Self(sender))

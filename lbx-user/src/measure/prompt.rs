@@ -7,6 +7,9 @@ const NICE: i32 = -10;
 /// Nanoseconds that they ask for at a time: since Linux 6.12 the scheduler serves short requests early (`slice` of
 /// kernel/sched/fair.c).
 const SLICE: u64 = 200_000;
+/// The same of threads that only pass on what must not wait, and go before the daemon's loop, which has more to do. The
+/// scheduler grants no less.
+const SHORT: u64 = 100_000;
 
 /// `struct sched_attr` (include/uapi/linux/sched/types.h), its first version.
 #[repr(C)]
@@ -26,13 +29,17 @@ struct Attr {
 /// # Errors
 /// Without `CAP_SYS_NICE` a thread only goes as far forward as it already is, or as `RLIMIT_NICE` lets it.
 pub fn prompt() -> io::Result<()> {
+    ask_for(SLICE)
+}
+
+fn ask_for(slice: u64) -> io::Result<()> {
     let attr = Attr {
         size: size_of::<Attr>() as u32,
         policy: libc::SCHED_OTHER as u32,
         flags: 0,
         nice: NICE,
         priority: 0,
-        runtime: SLICE,
+        runtime: slice,
         deadline: 0,
         period: 0,
     };
@@ -43,7 +50,16 @@ pub fn prompt() -> io::Result<()> {
 
 /// The same, where not being allowed to changes nothing else.
 pub fn try_prompt(who: &str) {
-    if let Err(error) = prompt() {
+    say(who, prompt());
+}
+
+/// Has the calling thread go before those too, if that is allowed.
+pub fn try_first(who: &str) {
+    say(who, ask_for(SHORT));
+}
+
+fn say(who: &str, done: io::Result<()>) {
+    if let Err(error) = done {
         tracing::debug!("{who} goes no further forward than others: {error}");
     }
 }
@@ -61,7 +77,7 @@ mod tests {
     #[test]
     fn a_thread_goes_forward_or_says_why_not() {
         let thread = std::thread::spawn(|| {
-            let told = prompt();
+            let told = prompt().and_then(|()| ask_for(SHORT));
             // SAFETY: getpriority has no preconditions; 0 is the calling thread.
             (told, unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) })
         });
