@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 pub use self::figures::Figures;
+use self::line::Line;
 use self::place::{DIRTY, Place};
 use super::{Report, Samples, Settings, clock};
 use crate::demo::Claim;
@@ -103,24 +104,19 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     }
     let minutes = std::env::var(MINUTES_ENV).ok().and_then(|text| text.parse().ok());
     let (start, most) = (Instant::now(), minutes.map_or(Duration::MAX, Duration::from_mins));
-    for turn in 0..pace.turns {
+    for number in 1..=pace.turns {
         if start.elapsed() >= most {
             break;
         }
-        for (arm, place, figures) in &mut all {
-            if *arm == Arm::Unaware {
-                for _ in 0..pace.unaware {
-                    place.round(1, &pace, figures, &mut None)?;
-                }
-            } else {
-                let mut other = None;
-                let (pairs, line) = match arm {
-                    Arm::Aware => (pace.pairs, &mut line),
-                    Arm::Unaware | Arm::Plain => (pace.plain, &mut other),
-                };
-                place.round(pairs, &pace, figures, line)?;
+        match turn(&mut all, &pace, &mut line) {
+            Ok(()) => eprintln!("turn {number} of {}", pace.turns),
+            Err(error) if number == 1 => return Err(error),
+            // What was measured before stands.
+            Err(error) => {
+                report.say(&format!("Ended early, in turn {number}: {error:#}"));
+                report.claim(Claim::equal("migrate: ended early", 1.0, "", 0.0));
+                break;
             }
-            eprintln!("turn {}, {}: {} migrations", turn + 1, arm.name(), figures.migrations);
         }
     }
     let all: Vec<_> = all.into_iter().map(|(arm, _, figures)| (arm, figures)).collect();
@@ -131,6 +127,22 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     }
     table(report, &all);
     claims(report, &all);
+    Ok(())
+}
+
+/// All ways once.
+fn turn(all: &mut [(Arm, Place, Figures)], pace: &Pace, line: &mut Option<Line>) -> Result<()> {
+    for (arm, place, figures) in all {
+        match arm {
+            Arm::Aware => place.round(pace.pairs, pace, figures, line)?,
+            Arm::Plain => place.round(pace.plain, pace, figures, &mut None)?,
+            Arm::Unaware => {
+                for _ in 0..pace.unaware {
+                    place.round(1, pace, figures, &mut None)?;
+                }
+            }
+        }
+    }
     Ok(())
 }
 
@@ -156,7 +168,7 @@ fn introduction(pace: &Pace) -> String {
          answers for; aware, lbx runs on both hosts, hears the guest's monitors there, and the hosts tell each other; \
          unaware, it is told nothing, and the guest is put back into use by hand before each pair. Latency: of \
          requests on connections that stay, from the command to a second after the end, of those that failed until \
-         they did. Duration, memory sent and passes over it (medians): of migrations away from the host that clients \
+         they did; one that takes longer than the pace stands for those that were to be asked meanwhile. Duration, memory sent and passes over it (medians): of migrations away from the host that clients \
          send to.",
         super::machine::cpus(),
         2 * pace.pairs,

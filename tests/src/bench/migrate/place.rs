@@ -150,7 +150,7 @@ impl Place {
         }
         figures.asked(&requests, &fresh, &datagrams);
         for (there, outage) in &outages {
-            figures.migration(outage, &requests, &datagrams);
+            figures.migration(outage, &requests, &datagrams, pace.interval);
             if *there {
                 figures.transfer(outage);
             }
