@@ -8,10 +8,12 @@
 //! factor = limit( slow * learnt * prompt * queue / their mean ) * slow start
 //! ```
 //!
-//! [`law`] has the parts, [`limit`] the bounds, [`swing`] what notices oscillation. No function of libm is used:
-//! exponential smoothing is taken as dt / (time + dt), which is stable for any dt, and deviations as the
-//! difference over the mean of two, which is their logarithm where they are close and bounded where not.
+//! [`law`] has the parts, [`limit`] the bounds, [`swing`] what notices oscillation, and `calm` turns gains down while
+//! nothing is new. No function of libm is used: exponential smoothing is taken as dt / (time + dt), which is stable for
+//! any dt, and deviations as the difference over the mean of two, which is their logarithm where they are close and
+//! bounded where not.
 
+mod calm;
 mod explain;
 pub mod law;
 pub mod limit;
@@ -110,6 +112,8 @@ struct Track {
     /// That it is much slower, or faster, than the others for long enough to be believed.
     proof: f64,
     queue: f64,
+    /// How quiet it is.
+    calm: calm::Calm,
     response: Option<law::Response>,
     /// When it last had a reading.
     fresh_at: f64,

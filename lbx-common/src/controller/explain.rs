@@ -77,8 +77,10 @@ pub struct Explained {
     pub factor: f64,
     /// The factor that was written: the dead band keeps the two apart.
     pub written: f64,
-    /// Gains are divided by this.
+    /// Gains of the service are divided by this, because its weights swing,
     pub damping: f64,
+    /// and those of the target by this too, because nothing new is known of it.
+    pub calm: f64,
     /// Turns within [`super::swing::WINDOW`].
     pub turns: usize,
 }

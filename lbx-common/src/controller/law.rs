@@ -34,6 +34,9 @@ const FORGET: f64 = 20.0;
 const LEARNT: (f64, f64) = (0.02, 4.0);
 /// A queue up to this share of its ring is a burst, not a queue.
 pub const SHALLOW: f64 = 0.05;
+/// A queue counts as at least this much above it: who is told of one at its first frame too many sees hardly any of it,
+/// and the weight is to fall by more than the dead band then and not at the next look.
+const LEAST: f64 = 0.005;
 /// A queue one part in this above [`SHALLOW`] halves the weight.
 const STEEP: f64 = 20.0;
 /// A queue that is gone is forgotten with this time constant, seconds.
@@ -54,9 +57,18 @@ fn share_of(dt: f64, time: f64) -> f64 {
 /// free as its share at slow / (slow + 1 - availability): that is where it goes. If use does not follow, the
 /// same rule arrives at slow = availability, only later.
 pub fn slow(slow: f64, availability: f64, dt: f64, time: f64) -> f64 {
+    toward(slow, meet(slow, availability), dt, time).clamp(SLOW_MIN, 1.0)
+}
+
+fn meet(slow: f64, availability: f64) -> f64 {
     let free = availability.clamp(0.0, 1.0);
-    let meet = if free < FULL { slow / 2.0 } else { slow / (slow + 1.0 - free) };
-    toward(slow, meet, dt, time).clamp(SLOW_MIN, 1.0)
+    if free < FULL { slow / 2.0 } else { slow / (slow + 1.0 - free) }
+}
+
+/// How far an availability pulls the slow part up or down, as a share of it.
+pub fn pull(slow: f64, availability: f64) -> f64 {
+    let meet = meet(slow, availability);
+    2.0 * (meet - slow) / (meet + slow)
 }
 
 /// A response time, smoothed twice, with its noise.
@@ -135,6 +147,11 @@ pub fn learnt(learnt: f64, error: f64, forgetting: f64, dt: f64, damping: f64) -
     toward(moved, 1.0, dt * forgetting, FORGET * damping).clamp(LEARNT.0, LEARNT.1)
 }
 
+/// How fast what is learnt would move, a second, as a share of itself, with gains in full.
+pub fn drift(learnt: f64, error: f64, forgetting: f64) -> f64 {
+    forgetting * (1.0 - learnt) / (learnt * FORGET) - INTEGRAL * error
+}
+
 /// What proves a jump, `dt` seconds on: its size summed up over time. What is far off is proven soon, bursts that come
 /// and go never are.
 pub fn proof(before: f64, jump: f64, dt: f64) -> f64 {
@@ -156,9 +173,10 @@ pub fn prompt(jump: f64, belief: f64, damping: f64) -> f64 {
     if error > 0.0 { 1.0 / gain } else { gain }
 }
 
-/// The depth of a queue that counts, after `dt` seconds: up at once, down over a second.
+/// The depth of a queue that counts, after `dt` seconds: up at once, by no less than [`LEAST`], and down over a second.
 pub fn envelope(before: f64, fill: Option<f64>, dt: f64) -> f64 {
-    let over = fill.map_or(0.0, |fill| ((fill - SHALLOW) / (1.0 - SHALLOW)).clamp(0.0, 1.0));
+    let deep = |fill: f64| ((fill - SHALLOW) / (1.0 - SHALLOW)).clamp(LEAST, 1.0);
+    let over = fill.filter(|fill| *fill > SHALLOW).map_or(0.0, deep);
     if over >= before { over } else { toward(before, over, dt, RELEASE) }
 }
 

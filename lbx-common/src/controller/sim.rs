@@ -7,6 +7,7 @@
 //! second told once a second, the ring's fill.
 
 mod sharing;
+mod steady;
 mod tests;
 mod workers;
 mod world;

@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 use std::string::String;
 use std::vec::Vec;
 
+use super::calm::Calm;
 use super::limit::{self, CEILING, Limiter};
 use super::swing::Swing;
 use super::{Controller, Explained, Held, Inputs, Reading, Settings, Track, law};
 
 /// The longest time one step can be about; a daemon that stood still goes on from there.
 const LONGEST: f64 = 1.0;
+
+/// A jump of response times that is believed so far is no noise.
+const EVIDENCE: f64 = 0.99;
 
 /// What a step came to.
 #[derive(Clone, Debug, Default)]
@@ -144,6 +148,7 @@ impl Track {
             learnt: 1.0,
             proof: 0.0,
             queue: 0.0,
+            calm: Calm::default(),
             response: None,
             fresh_at: f64::NEG_INFINITY,
             wanted: factor,
@@ -163,8 +168,9 @@ impl Track {
         if availability.is_some() || response.is_some() || fill.is_some() {
             self.fresh_at = now;
         }
+        self.calm.pull(availability.map_or(0.0, |free| law::pull(self.slow, free.value)), dt);
         if let Some(free) = availability {
-            self.slow = law::slow(self.slow, free.value, dt, settings.slow * damping);
+            self.slow = law::slow(self.slow, free.value, dt, settings.slow * damping * self.calm.factor());
         } else if input.availability.is_none_or(|reading| reading.age > 2.0 * stale) {
             self.slow = law::toward(self.slow, mean_slow, dt, settings.decay);
         }
@@ -172,7 +178,13 @@ impl Track {
             response.map(|reading| law::Response::hear(self.response, reading, now, settings.fast));
         let depth = law::envelope(self.queue, fill.map(|fill| fill.value), dt);
         self.learnt = law::risen(self.learnt, depth - self.queue);
+        if depth > self.queue {
+            self.calm.wake();
+        }
         self.queue = depth;
+        if !input.active || input.pinned {
+            self.calm.wake();
+        }
         if !input.active {
             self.started = Some(f64::INFINITY);
         } else if self.started == Some(f64::INFINITY) {
@@ -198,10 +210,16 @@ impl Track {
             (Some(own), Some(middle)) => (own.jump(&middle), own.apart(&middle), own.noise),
             _ => (0.0, 0.0, 0.0),
         };
-        let error = law::error(jump, apart, noise);
-        self.learnt = law::learnt(self.learnt, error, law::forgetting(apart), dt, damping);
+        let (error, forgetting) = (law::error(jump, apart, noise), law::forgetting(apart));
         self.proof = law::proof(self.proof, jump, dt);
-        let prompt = law::prompt(jump, law::belief(self.proof), damping);
+        let belief = law::belief(self.proof);
+        self.calm.drift(law::drift(self.learnt, error, forgetting), dt);
+        if belief >= EVIDENCE {
+            self.calm.wake();
+        }
+        let damping = damping * self.calm.factor();
+        self.learnt = law::learnt(self.learnt, error, forgetting, dt, damping);
+        let prompt = law::prompt(jump, belief, damping);
         let queue = law::queue(self.queue);
         Parts { age, error, prompt, queue, product: self.slow * self.learnt * prompt * queue }
     }
@@ -255,6 +273,7 @@ impl Track {
             factor: if input.pinned { 1.0 } else { self.limiter.value * ramp },
             written: self.written,
             damping,
+            calm: self.calm.factor(),
             turns: self.swing.turns(now),
         }
     }

@@ -227,6 +227,14 @@ impl World {
         (0..self.servers.len()).map(|n| of(n) / total).collect()
     }
 
+    /// The largest distance of a share from its median after `from` seconds, as a share of that.
+    pub fn movement(&self, target: usize, from: usize) -> f64 {
+        let mut shares: Vec<f64> = self.history[from..].iter().map(|shares| shares[target]).collect();
+        shares.sort_by(f64::total_cmp);
+        let median = shares[shares.len() / 2];
+        (shares[shares.len() - 1] - median).max(median - shares[0]) / median
+    }
+
     /// A quantile of the response times since `from`, seconds.
     pub fn quantile(&self, from: f64, part: f64) -> f64 {
         let mut took: Vec<f64> =

@@ -63,6 +63,9 @@ pub struct Weighed {
     pub written: f64,
     /// Gains are divided by this, because the service's weights swing; 1 if they do not.
     pub damping: f64,
+    /// Gains of this target are divided by this too, because nothing new is known of it.
+    #[serde(default)]
+    pub calm: f64,
     /// Turns of the weight within the last 20 seconds.
     pub turns: usize,
 }

@@ -65,6 +65,7 @@ impl Told<'_> {
             factor: told.factor,
             written: told.written,
             damping: told.damping,
+            calm: told.calm,
             turns: told.turns,
         }
     }
@@ -136,6 +137,9 @@ impl Told<'_> {
         if told.damping > 1.0 || told.turns > 0 {
             let (turns, window) = (told.turns, swing::WINDOW);
             step("swing", format!("{turns} turns in {window} s; gains are divided by {}", told.damping));
+        }
+        if told.calm > 1.0 {
+            step("calm", format!("nothing new for a while: gains are divided by {}", short(told.calm)));
         }
         let band = self.weights.dead_band;
         step(
