@@ -84,6 +84,8 @@ fn instance(core: &Core, book: &mut Book) -> Result<()> {
         (vec![("target", check.target), ("check", check.kind)], f64::from(u8::from(check.state == "up")))
     });
     book.gauge("health_up", "The target passes the check", up);
+    let told = [(Labels::new(), core.queues_told())];
+    book.counter("queues_told", "Looks at queues because the kernel told of one that grows", told);
     Ok(())
 }
 

@@ -16,3 +16,5 @@ pub mod lab;
 pub mod packets;
 #[cfg(feature = "privileged")]
 pub mod scenario;
+#[cfg(feature = "privileged")]
+pub mod unread;

@@ -41,7 +41,11 @@ fn text(answer: &Queues) -> String {
             table.add_row(cells(row));
         }
         lines.push(output::text(&table));
-        lines.push(format!("looked at every {interval} ms; the last look took {:.0} µs", answer.cost_us));
+        lines.push(format!(
+            "looked at every {interval} ms, and when the kernel tells of one that grows ({} times); the last look took \
+             {:.0} µs",
+            answer.told, answer.cost_us
+        ));
     }
     lines.extend(answer.missing.iter().map(missing));
     lines.extend(

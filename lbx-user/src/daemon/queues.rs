@@ -58,6 +58,11 @@ impl Core {
         link.is_some_and(|link| matches!(link.kind, crate::host::Kind::Tap { .. }))
     }
 
+    /// How often the kernel told of a queue that grows.
+    pub fn queues_told(&self) -> u64 {
+        self.queues.as_ref().map_or(0, |queues| queues.shown().told)
+    }
+
     /// The queues as they were last seen.
     pub fn queues(&self) -> Queues {
         let Some(shown) = self.queues.as_ref().map(crate::measure::queue::Sampler::shown) else {
@@ -69,6 +74,7 @@ impl Core {
         let mut answer = Queues {
             interval_ms: shown.interval.map(millis),
             cost_us: shown.cost.as_secs_f64() * 1e6,
+            told: shown.told,
             problem: shown.problem.clone(),
             ..Queues::default()
         };

@@ -9,6 +9,9 @@ pub struct Queues {
     pub interval_ms: Option<f64>,
     /// What the last look cost, all queues together, in microseconds.
     pub cost_us: f64,
+    /// How often the kernel told of a queue that grows, which is looked at in that moment.
+    #[serde(default)]
+    pub told: u64,
     /// Why the rings themselves are not read, if they are not.
     pub problem: Option<String>,
     /// The queues, by vNIC and number.

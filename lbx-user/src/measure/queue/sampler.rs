@@ -153,6 +153,7 @@ impl Loop {
                 }
             }
             if woken.told && self.reader.as_mut().is_some_and(|reader| reader.hear()) {
+                lock(&self.shown).told += 1;
                 next = next.min(rested);
             }
             let now = Instant::now();

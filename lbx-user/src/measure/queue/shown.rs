@@ -53,6 +53,8 @@ pub struct Shown {
     pub interval: Option<Duration>,
     /// What the last look cost, all vNICs together.
     pub cost: Duration,
+    /// How often a look was made because the kernel told of a queue.
+    pub told: u64,
     /// Why the rings themselves are not read.
     pub problem: Option<String>,
 }
