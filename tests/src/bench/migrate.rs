@@ -138,6 +138,8 @@ fn turn(all: &mut [(Arm, Place, Figures)], pace: &Pace, line: &mut Option<Line>)
             Arm::Plain => place.round(pace.plain, pace, figures, &mut None)?,
             Arm::Unaware => {
                 for _ in 0..pace.unaware {
+                    // Connections that broke stay open in the guest, whose memory they use up.
+                    *place = Place::build(*arm)?;
                     place.round(1, pace, figures, &mut None)?;
                 }
             }
