@@ -266,7 +266,10 @@ impl Core {
             if vm.qmp.is_some() && about.here == Here::Incoming && !about.targets.is_empty() {
                 let event = Event::new(What::Expected, Source::Watchdog, now());
                 let told = Told::new(id, event);
-                self.migrations.ledger.hear(about, told);
+                // Its monitor may never be heard of it, if it ends at once: others are told now who awaits it.
+                if self.migrations.ledger.hear(about, told.clone()).is_news() {
+                    self.pass_on(&told);
+                }
             } else if self.migrations.ledger.returned(&about.key) {
                 tracing::info!("{id} runs here again");
             }

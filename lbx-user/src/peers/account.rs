@@ -125,7 +125,9 @@ impl Ledger {
     /// Notes what was news here. `id` is for one that begins. Whether there is anything to tell.
     pub fn note(&mut self, id: u64, vm: VmHere, event: &Event, own: &str) -> bool {
         let open = self.accounts.iter().position(|(_, one)| !one.is_over() && one.vm.is_same(&vm));
-        let begins = !event.what.phase().is_end() && event.source != Source::Watchdog;
+        // That a VM is awaited is seen, by whoever finds its process.
+        let seen = event.source != Source::Watchdog || event.what == What::Expected;
+        let begins = !event.what.phase().is_end() && seen;
         let (at, account) = match open {
             Some(at) => &mut self.accounts[at],
             None if begins => {
@@ -286,6 +288,10 @@ mod tests {
         }
         assert!(!ledger.note(1, vm("web-1"), &Event::new(What::Transferring, Source::Watchdog, 1), "a"));
         assert_eq!(ledger.list(), []);
+        // Who was found to be awaited, and ended before its monitor was heard.
+        assert!(ledger.note(1, vm("web-1"), &Event::new(What::Expected, Source::Watchdog, 1), "a"));
+        assert!(ledger.note(2, vm("web-1"), &Event::new(What::Failed, Source::Watchdog, 2), "a"));
+        assert_eq!(ledger.list().len(), 1);
     }
 
     #[test]

@@ -26,7 +26,10 @@ use crate::migration::ears::{Ear, Ears, is_under_way};
 
 const SOURCE: &str = "qmp";
 const METRICS: [&str; 3] = ["vm_qmp", "vm_memory", "vm_paging"];
-/// A connection that failed is tried again after this long.
+/// A connection that failed is tried again after this long at first: a QEMU that has just started has no socket yet, and
+/// may be sent a VM at once, whose monitor is to be heard from its first word.
+const SOON: Duration = Duration::from_millis(20);
+/// The same in the end: it takes twice as long every time.
 const AGAIN: Duration = Duration::from_secs(2);
 /// vCPUs are asked for again after so many rounds: they can be plugged in.
 const THREADS: u32 = 10;
@@ -97,10 +100,16 @@ fn absent(board: &Shared, name: &str, why: &str) {
 
 async fn follow(key: Key, board: Shared, told: Told, ears: Option<Ears>) {
     let talk = Talk { key: &key, board: &board, told: &told, ears: ears.as_ref() };
+    let (longest, mut pause) = (AGAIN.max(key.every), SOON);
     loop {
+        let began = Instant::now();
         let Err(error) = talk.talk().await;
         absent(&board, &key.name, &format!("{}: {error}", key.socket.display()));
-        tokio::time::sleep(AGAIN.max(key.every)).await;
+        if began.elapsed() > longest {
+            pause = SOON;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (2 * pause).min(longest);
     }
 }
 
