@@ -57,6 +57,8 @@ pub enum There {
     Running,
     /// It runs on none of those that matter.
     NotRunning,
+    /// The one it goes to has no process of it any more.
+    Gone,
 }
 
 /// Both.

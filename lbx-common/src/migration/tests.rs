@@ -198,6 +198,7 @@ fn a_source_that_has_sent_everything_waits_a_moment_for_the_destination() {
         (There::Running, Want::Moved, Want::Moved),
         // It is awaited there, and takes its time; but not for ever.
         (There::NotRunning, Want::Blackhole, Want::Down),
+        (There::Gone, Want::Down, Want::Down),
     ] {
         let mut machine = machine;
         machine.resolve(Facts { here: Here::Gone, there }, due);
@@ -257,7 +258,7 @@ fn here() -> impl Strategy<Value = Here> {
 }
 
 fn there() -> impl Strategy<Value = There> {
-    proptest::sample::select(vec![There::Unknown, There::Running, There::NotRunning])
+    proptest::sample::select(vec![There::Unknown, There::Running, There::NotRunning, There::Gone])
 }
 
 fn events() -> impl Strategy<Value = Vec<(What, Source, Here)>> {
@@ -280,12 +281,13 @@ fn safe(want: Want, facts: Facts, role: Role, all: bool) -> bool {
         (Here::Absent, There::Running) => matches!(want, Want::Moved | Want::Nothing | Want::Down),
         (_, There::Running) => want == Want::Moved || (role == Role::Destination && want == Want::Down),
         // Runs nowhere.
-        (Here::Paused | Here::Gone, There::NotRunning) | (Here::Paused, There::Unknown) => want == Want::Down,
+        (Here::Paused | Here::Gone, There::NotRunning | There::Gone) => want == Want::Down,
+        (Here::Paused, There::Unknown) => want == Want::Down,
         (Here::Gone, There::Unknown) => {
             want == Want::Moved || (role == Role::Destination && want == Want::Down)
         }
-        (Here::Absent, There::NotRunning) => want == Want::Down,
-        (Here::Present, There::NotRunning) => want == Want::Nothing,
+        (Here::Absent, There::NotRunning | There::Gone) => want == Want::Down,
+        (Here::Present, There::NotRunning | There::Gone) => want == Want::Nothing,
         // Not known: never a blackhole or a drain for ever.
         (Here::Present | Here::Absent, There::Unknown) => {
             matches!(want, Want::Nothing | Want::Moved | Want::Down)

@@ -108,6 +108,7 @@ impl KeptRecord {
             entries: Vec::new(),
             there: BTreeMap::new(),
             gone: None,
+            deserted: None,
             asked: self.heard,
         })
     }

@@ -16,7 +16,10 @@ const KEPT: usize = 64;
 const ENTRIES: usize = 256;
 /// Who was here when it began and is gone is looked into after so long: what its monitor said last is heard by then.
 const GONE: Micros = 200_000;
-/// The same where it went to: it may have gone on from there, and will be heard of from where it is.
+/// Where it was handed over to it does not come any more when it has had no process for so long: a look there may be a
+/// moment late.
+const DESERTED: Micros = 200_000;
+/// The same as [`GONE`] where it went to: it may have gone on from there, and will be heard of from where it is.
 const GONE_THERE: Micros = 500_000;
 
 /// One line of a record.
@@ -57,6 +60,8 @@ pub struct Record {
     pub there: BTreeMap<String, bool>,
     /// Since when its process is gone, here or where it went, if nobody has looked into it since.
     pub gone: Option<Micros>,
+    /// Since when the host it was handed over to has no process of it.
+    pub deserted: Option<Micros>,
     /// When there was news of it last, or it was looked into.
     pub(super) asked: Micros,
 }
@@ -74,6 +79,7 @@ impl Record {
             entries: Vec::new(),
             there: BTreeMap::new(),
             gone: None,
+            deserted: None,
             asked: began,
         }
     }
@@ -138,10 +144,12 @@ impl Record {
         gone.into_iter().chain(machine.due(rules)).min()
     }
 
-    fn facts(&self, here: Here) -> Facts {
+    fn facts(&self, here: Here, now: Micros) -> Facts {
         let says = |host: &String| self.there.get(host).copied();
+        let deserted = self.deserted.is_some_and(|since| now.saturating_sub(since) >= DESERTED);
         let there = match (self.there.values().any(|runs| *runs), self.host.as_ref().and_then(says)) {
             (true, _) => There::Running,
+            (_, Some(false)) if deserted => There::Gone,
             (_, Some(false)) => There::NotRunning,
             _ => There::Unknown,
         };
@@ -230,7 +238,7 @@ impl Ledger {
         }
         record.targets = about.targets;
         if heard == Heard::News {
-            record.asked = told.event.at;
+            (record.asked, record.deserted) = (told.event.at, None);
         }
         record.note(told, heard);
         Outcome::Heard(heard)
@@ -299,14 +307,14 @@ impl Ledger {
 
     /// The host that a VM went to has it (or not): where nobody has it any more, its flows go to others.
     pub fn has(&mut self, key: &str, host: &str, has: bool, now: Micros) {
-        let there = |machine: &Machine| {
-            matches!(machine.phase, Phase::Resumed | Phase::Done) && machine.place == Some(Place::There)
-        };
-        let Some(record) = self.open.get_mut(key).filter(|record| there(&record.machine)) else { return };
+        let Some(record) = self.open.get_mut(key).filter(|record| record.may_be_there()) else { return };
         if record.host.as_deref() != Some(host) || record.machine.down {
             return;
         }
-        if has || record.there.values().any(|runs| *runs) {
+        if record.machine.phase == Phase::Stopped {
+            // It is looked into soon anyway.
+            record.deserted = (!has).then(|| record.deserted.unwrap_or(now));
+        } else if has || record.there.values().any(|runs| *runs) {
             record.gone = None;
         } else {
             record.gone.get_or_insert(now);
@@ -328,7 +336,7 @@ impl Ledger {
     pub fn resolve(&mut self, key: &str, here: Here, now: Micros) -> Option<Event> {
         let record = self.open.get_mut(key)?;
         (record.gone, record.asked) = (None, now);
-        let what = record.machine.resolve(record.facts(here), now)?;
+        let what = record.machine.resolve(record.facts(here, now), now)?;
         let event = Event { host: record.host.clone(), ..Event::new(what, Source::Watchdog, now) };
         let told = Told::new(record.vm.clone(), event.clone());
         record.note(told, Heard::News);

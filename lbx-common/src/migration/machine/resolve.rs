@@ -40,10 +40,12 @@ impl Machine {
             | (Here::Paused | Here::Present | Here::Absent, There::Running) => {
                 (What::Done(Place::There), false)
             }
-            (Here::Running, _) | (Here::Present, There::NotRunning | There::Unknown) => {
+            (Here::Running, _) | (Here::Present, There::NotRunning | There::Gone | There::Unknown) => {
                 (self.back_here(), false)
             }
-            (Here::Paused, _) | (Here::Gone | Here::Absent, There::NotRunning) => (What::Failed, true),
+            (Here::Paused, _) | (Here::Gone | Here::Absent, There::NotRunning | There::Gone) => {
+                (What::Failed, true)
+            }
             // A machine elsewhere is left as it was; one that was here, presence knows to be gone.
             (Here::Absent, There::Unknown) => (What::Failed, false),
         };

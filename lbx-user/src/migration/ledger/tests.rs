@@ -195,3 +195,28 @@ fn what_was_said_before_it_was_handed_over_does_not_count() {
         assert!(ledger.open["web-1"].there.is_empty(), "but who is silent says nothing");
     }
 }
+
+#[test]
+fn who_is_gone_where_it_was_handed_over_to_is_not_waited_for() {
+    let rules = Rules::default();
+    // What the other host had at each look, and when nobody waits any more.
+    for (has, given_up) in [([false, false], Some(1)), ([false, true], None), ([true, false], None)] {
+        let mut ledger = Ledger::default();
+        let announced = told(What::Announced, MS);
+        let announced = Told { event: announced.event.clone().with_host("b"), ..announced };
+        ledger.hear(about(Here::Running), announced);
+        tell(&mut ledger, What::Stopped, 5 * MS);
+        tell(&mut ledger, What::HandedOver, 10 * MS);
+        ledger.peer_says("web-1", "b", false);
+        for (look, has) in has.into_iter().enumerate() {
+            let now = (310 + 300 * look as u64) * MS;
+            ledger.has("web-1", "c", false, now - 150 * MS);
+            ledger.has("web-1", "b", has, now - 150 * MS);
+            assert_eq!(ledger.due(now, &rules), ["web-1"]);
+            ledger.resolve("web-1", Here::Gone, now);
+            let gone = given_up.is_some_and(|at| look >= at);
+            let want = if gone { Want::Down } else { Want::Blackhole };
+            assert_eq!(ledger.open["web-1"].want(now, &rules), want, "look {look}");
+        }
+    }
+}
