@@ -20,6 +20,8 @@ pub struct Outage {
     pub dropped: u64,
     /// Frames of any kind left in the ring of the tap that the guest came from, if anybody knows.
     pub left: Option<u64>,
+    /// Datagrams and frames dropped because a ring, or the socket of who was to read them, was full.
+    pub full: u64,
     /// What lbx on the first host heard that was news, and when its maps said what follows: microseconds since the
     /// epoch.
     pub states: Vec<(u64, String)>,
@@ -76,10 +78,12 @@ pub struct Figures {
     pub dropped: u64,
     /// Frames, of all kinds, left in the rings of taps that the guest came from.
     pub left: u64,
-    /// Lost datagrams that are neither: those beyond what one migration's drops and ring explain.
+    /// Dropped because a ring or a socket was full.
+    pub full: u64,
+    /// Lost datagrams that are none of these: those beyond what they explain in one migration.
     pub unexplained: u64,
-    /// Lost datagrams that were sent after the guest ran again and lbx knew it, or before it stopped and the ring does
-    /// not explain them.
+    /// Lost datagrams that were sent after the guest ran again and lbx knew it, or before it stopped, and that rings and
+    /// sockets do not explain.
     pub outside: u64,
     /// Milliseconds of requests during migrations, of those that failed until they did.
     pub latency: Samples,
@@ -155,12 +159,13 @@ impl Figures {
         self.dropped += outage.dropped;
         let left = outage.left.unwrap_or(0);
         self.left += left;
-        self.unexplained += (lost.len() as u64).saturating_sub(outage.dropped + left);
+        self.unexplained += (lost.len() as u64).saturating_sub(outage.dropped + left + outage.full);
+        self.full += outage.full;
         let delivered = outage.written("resumed", times.resumed);
         let back = times.resumed + delivered.map_or(0, |ms| (ms * 1000.0) as u64);
         let before = lost.iter().filter(|at| **at < times.stopped).count() as u64;
         let after = lost.iter().filter(|at| **at > back).count() as u64;
-        self.outside += after + before.saturating_sub(left);
+        self.outside += (after + before.saturating_sub(left)).saturating_sub(outage.full);
         self.beyond.push(silence(times, datagrams) - millis(times.pause().as_micros()));
         if let Some(ms) = outage.written("stopped", times.stopped) {
             self.blackhole.push(ms);

@@ -11,7 +11,7 @@ use super::figures::{Figures, Outage};
 use super::line::Line;
 use super::probe::{Kind, Probe, Running, Sample};
 use super::{Arm, Pace};
-use crate::guest::echo;
+use crate::guest::{echo, stats};
 use crate::lab::client::load::Load;
 use crate::lab::client::long::{self, Long};
 use crate::lab::config::{File, Service, Target};
@@ -26,8 +26,12 @@ pub const VM: &str = "vm1";
 const OTHER: &str = "vm2";
 /// MB a second that the guest writes to memory.
 pub const DIRTY: u32 = 20;
+/// Memory of a guest: with a minute's connections that are over, and with those that wait, 128 MiB run out.
+const MEMORY_MIB: u32 = 256;
 /// Port of the web service.
 const WEB: u16 = 80;
+/// Datagrams that a kernel dropped because nobody had taken those before them (/proc/net/snmp).
+const FULL: &str = "Udp.RcvbufErrors";
 /// The target whose packets are datagrams of one flow, and nothing else.
 const DATAGRAMS: &str = "datagrams/vm1";
 /// How long things are given to become calm: longer than the effects of a migration are looked for.
@@ -59,7 +63,11 @@ struct Busy {
 impl Place {
     /// With all guests idle.
     pub fn build(arm: Arm) -> Result<Self> {
-        let lab = Lab::start(LabSpec::hosts(&[2, 0], VmKind::Guest))?;
+        let mut spec = LabSpec::hosts(&[2, 0], VmKind::Guest);
+        for vm in spec.hosts.iter_mut().flat_map(|host| &mut host.vms) {
+            vm.memory_mib = MEMORY_MIB;
+        }
+        let lab = Lab::start(spec)?;
         let at = match arm {
             Arm::Plain => vec![lab.vm(VM)?.ip(Family::V4), lab.vm(OTHER)?.ip(Family::V4)],
             Arm::Aware | Arm::Unaware => vec![addr::vip(0).v4.into()],
@@ -230,7 +238,7 @@ impl Place {
     fn migrate(&mut self, host: usize) -> Result<Outage> {
         let (tap, source) = (self.lab.vm(VM)?.port.clone(), self.lab.vm(VM)?.host);
         let mut migration = self.lab.prepare_migration(VM, host, Options::default())?;
-        let dropped = self.dropped()?;
+        let (dropped, full) = (self.dropped()?, self.full()?);
         migration.start()?;
         let outcome = migration.wait(Duration::from_mins(2))?;
         if outcome != Outcome::Completed {
@@ -241,6 +249,7 @@ impl Place {
         sleep(CALM);
         let left = self.left(source, &tap)?;
         let dropped = self.dropped()?.saturating_sub(dropped);
+        let full = self.full()?.saturating_sub(full);
         let (times, process) = migration.finish(&mut self.lab)?;
         drop(process);
         let states = if self.arm == Arm::Aware { self.states(times.begun)? } else { Vec::new() };
@@ -248,6 +257,7 @@ impl Place {
             times,
             dropped,
             left,
+            full,
             states,
             sent: ram["transferred"].as_f64().unwrap_or(0.0) / 1e6,
             passes: ram["dirty-sync-count"].as_f64().unwrap_or(0.0),
@@ -268,10 +278,20 @@ impl Place {
     /// Frames in the ring of a host's tap, as its lbx sees it.
     fn left(&self, host: usize, tap: &str) -> Result<Option<u64>> {
         let Some(lbx) = self.lbx.get(host) else { return Ok(None) };
-        let all = lbx.json(&["queues"])?;
-        let rows = all["queues"].as_array().context("no queues")?;
-        let of = rows.iter().filter(|row| row["nic"] == tap);
-        Ok(of.map(|row| row["depth"].as_u64()).sum())
+        queues(lbx, tap, "depth")
+    }
+
+    /// What was dropped so far because a ring of the guest's taps was full, or a socket for datagrams: its own, which it
+    /// takes along, or the client's.
+    fn full(&self) -> Result<u64> {
+        let (vm, client) = (self.lab.vm(VM)?, &self.lab.client().ns);
+        let mut full = 0;
+        for lbx in &self.lbx {
+            full += queues(lbx, &vm.port, "drops")?.unwrap_or(0);
+        }
+        // What is zero is not listed.
+        full += vm.stats(client)?["kernel"][FULL].as_u64().unwrap_or(0);
+        Ok(full + client.run(stats::counters)?.get(FULL).copied().unwrap_or(0))
     }
 
     /// What the first host has heard of the migration that began then, and when its maps said what follows, in
@@ -297,4 +317,11 @@ impl Place {
         states.sort();
         Ok(states)
     }
+}
+
+/// A sum over the queues of a host's tap, as its lbx sees them; `None` if it does not tell.
+fn queues(lbx: &Lbx, tap: &str, what: &str) -> Result<Option<u64>> {
+    let all = lbx.json(&["queues"])?;
+    let rows = all["queues"].as_array().context("no queues")?;
+    Ok(rows.iter().filter(|row| row["nic"] == tap).map(|row| row[what].as_u64()).sum())
 }
