@@ -47,12 +47,8 @@ impl Arm {
 struct Pace {
     /// Every way has its turn so often.
     turns: usize,
-    /// There and back with lbx aware, in a turn.
+    /// There and back with lbx aware, in a turn; once in the other ways.
     pairs: usize,
-    /// The same without lbx.
-    plain: usize,
-    /// The same where connections do not survive: then load is new each time.
-    unaware: usize,
     long: usize,
     /// Between two frames of one of these.
     frame: Duration,
@@ -67,8 +63,6 @@ struct Pace {
 const FULL: Pace = Pace {
     turns: 10,
     pairs: 5,
-    plain: 1,
-    unaware: 1,
     long: 400,
     frame: Duration::from_millis(400),
     keep_alive: 8,
@@ -79,8 +73,6 @@ const FULL: Pace = Pace {
 const QUICK: Pace = Pace {
     turns: 1,
     pairs: 2,
-    plain: 1,
-    unaware: 1,
     long: 32,
     frame: Duration::from_millis(100),
     keep_alive: 2,
@@ -129,15 +121,10 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
 /// All ways once, each with guests of its own: what a guest's memory is full of is sent with it, and it fills.
 fn turn(all: &mut [(Arm, Figures)], pace: &Pace, line: &mut Option<Line>) -> Result<()> {
     for (arm, figures) in all {
+        let mut place = Place::build(*arm)?;
         match arm {
-            Arm::Aware => Place::build(*arm)?.round(pace.pairs, pace, figures, line)?,
-            Arm::Plain => Place::build(*arm)?.round(pace.plain, pace, figures, &mut None)?,
-            Arm::Unaware => {
-                for _ in 0..pace.unaware {
-                    // Connections that broke stay open in the guest.
-                    Place::build(*arm)?.round(1, pace, figures, &mut None)?;
-                }
-            }
+            Arm::Aware => place.round(pace.pairs, pace, figures, line)?,
+            Arm::Plain | Arm::Unaware => place.round(1, pace, figures, &mut None)?,
         }
     }
     Ok(())
@@ -205,7 +192,7 @@ fn table(report: &mut Report, all: &[(Arm, Figures)]) {
         "Datagrams. Dropped: by lbx, which counts them, while the guest is stopped. Left: frames of all kinds in the \
          ring of the tap that the guest came from, read after the migration. Full: dropped at a tap whose ring, or by a \
          kernel whose socket was full, the guest's or the client's. Unexplained: lost beyond what these explain in one \
-         migration. Outside: sent when the guest ran and lbx knew where, and lost all the same.",
+         migration. Outside: sent when the guest ran and lbx knew where, and lost, beyond those.",
     );
     let head = ["", "lost", "dropped by lbx", "left in rings", "full", "unexplained", "outside"];
     let mut rows = vec![head.map(String::from).to_vec()];
