@@ -17,7 +17,7 @@ pub const MAX_RINGS: u32 = 4096;
 pub const RINGS_A_RUN: u32 = 64;
 
 /// Of this many looks at an empty queue one is whole; the others see whether anything was put in.
-pub const WHOLE_EVERY: u32 = 8;
+pub const WHOLE_EVERY: u32 = 32;
 
 /// Byte offsets of the members that are read, from the kernel's own type information.
 #[repr(C)]

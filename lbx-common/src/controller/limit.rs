@@ -8,26 +8,35 @@ pub const START: f64 = 0.1;
 const BAND_FROM: f64 = 0.25;
 
 /// Bounds the speed of a factor. After quiet a whole second's worth of change may be used at once.
+///
+/// Falls that a queue asks for have a second's worth of their own: a target that is on its way back when it gets a queue
+/// is not to wait for what the way back has used, and one whose gains are damped not for what they leave.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Limiter {
     /// The factor as it came out last.
     pub value: f64,
     budget: f64,
+    urgent: f64,
 }
 
 impl Limiter {
     /// A limiter at rest.
     pub fn new(value: f64) -> Self {
-        Self { value, budget: f64::INFINITY }
+        Self { value, budget: f64::INFINITY, urgent: f64::INFINITY }
     }
 
-    /// Moves towards `wanted` as far as `step` (a share a second) allows. Whether it was held back.
-    pub fn go(&mut self, wanted: f64, dt: f64, step: f64) -> bool {
-        self.budget = (self.budget + step * dt).min(step);
-        let most = 1.0 + self.budget;
-        let reached = wanted.clamp(self.value / most, self.value * most);
-        let ratio = if reached > self.value { reached / self.value } else { self.value / reached };
-        self.budget -= ratio - 1.0;
+    /// Moves towards `wanted` as far as `step` (a share a second) over `damping` allows, or down, with a queue, as far
+    /// as `step` does. Whether it was held back.
+    pub fn go(&mut self, wanted: f64, dt: f64, step: f64, damping: f64, queue: bool) -> bool {
+        let refill = |budget: f64, step: f64| (budget + step * dt).min(step);
+        (self.budget, self.urgent) = (refill(self.budget, step / damping), refill(self.urgent, step));
+        let down = if queue { self.budget.max(self.urgent) } else { self.budget };
+        let reached = wanted.clamp(self.value / (1.0 + down), self.value * (1.0 + self.budget));
+        let used = if reached > self.value { reached / self.value } else { self.value / reached } - 1.0;
+        self.budget = (self.budget - used).max(0.0);
+        if reached < self.value {
+            self.urgent = (self.urgent - used).max(0.0);
+        }
         self.value = reached;
         // A difference in the last bits is none.
         (wanted - reached).abs() > 1e-9 * wanted

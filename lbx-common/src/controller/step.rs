@@ -48,12 +48,14 @@ impl Controller {
             let age = track.age(now, settings);
             parts.push(track.parts(age, middle.filter(|_| input.active), dt, damping));
         }
-        let mean = mean(inputs, &parts);
+        let (mean, unmoved) =
+            (mean(inputs, &parts, |one| one.product), mean(inputs, &parts, Parts::without_queue));
         let (mut targets, mut changed, mut swings) = (BTreeMap::new(), false, false);
         for ((name, input), parts) in inputs.iter().zip(&parts) {
             let Some(track) = self.tracks.get_mut(name) else { continue };
             let told = track.finish(input, parts, (mean, middle), now, dt, damping, settings);
-            swings |= input.active && !input.pinned && track.swing.see(told.limited, now);
+            // Queues of others, which move all through the mean, are no swing of its own.
+            swings |= input.active && !input.pinned && track.swing.see(told.limited * mean / unmoved, now);
             changed |= !input.pinned && limit::worth(told.factor, track.written, settings.dead_band);
             targets.insert(name.clone(), told);
         }
@@ -109,11 +111,11 @@ fn weighted(values: impl Iterator<Item = (f64, f64)>) -> Option<f64> {
     (weights > 0.0).then(|| sum / weights)
 }
 
-/// The mean of the products of those whose readings count.
-fn mean(inputs: &BTreeMap<String, Inputs>, parts: &[Parts]) -> f64 {
-    let counted = inputs.iter().zip(parts).filter(|((_, input), _)| input.active && !input.pinned);
+/// The mean of something of those whose readings count.
+fn mean(inputs: &BTreeMap<String, Inputs>, parts: &[Parts], of: impl Fn(&Parts) -> f64) -> f64 {
+    let counted = inputs.values().zip(parts).filter(|(input, _)| input.active && !input.pinned);
     let believed = counted.filter(|(_, parts)| matches!(parts.age, Age::Fresh | Age::Held));
-    weighted(believed.map(|((_, input), parts)| (input.configured, parts.product))).unwrap_or(1.0)
+    weighted(believed.map(|(input, parts)| (input.configured, of(parts)))).unwrap_or(1.0)
 }
 
 /// How old what is known of a target is.
@@ -136,6 +138,12 @@ struct Parts {
     prompt: f64,
     queue: f64,
     product: f64,
+}
+
+impl Parts {
+    fn without_queue(&self) -> f64 {
+        self.product / self.queue
+    }
 }
 
 impl Track {
@@ -242,7 +250,7 @@ impl Track {
         };
         let wanted = self.wanted;
         let bounded = wanted.clamp(settings.floor, CEILING);
-        let slowed = self.limiter.go(bounded, dt, settings.step / damping);
+        let slowed = self.limiter.go(bounded, dt, settings.step, damping, self.queue > 0.0);
         let held = match parts.age {
             _ if input.pinned => Held::Pinned,
             Age::Never => Held::Unmeasured,

@@ -237,3 +237,24 @@ fn a_queue_takes_weight_at_once_and_soon_gives_it_back() {
     }
     assert!(bench.run(TICK, &both(with(0.0), with(0.0))).targets["a"].learnt < 0.6);
 }
+
+/// Bursts that come to one of many after the other, each to one that has rested for long: others move only by the mean.
+#[test]
+fn queues_of_others_are_no_oscillation_and_a_way_back_delays_no_queue() {
+    const TARGETS: usize = 60;
+    let (mut bench, mut late) = (Bench::new(), 0);
+    let all = |deep: Option<usize>| -> BTreeMap<String, Inputs> {
+        let fill = |n| Some(Reading { value: if deep == Some(n) { 0.15 } else { 0.0 }, age: 0.0 });
+        (0..TARGETS).map(|n| (format!("{n:02}"), Inputs { fill: fill(n), ..free(0.5) })).collect()
+    };
+    for _ in 0..8 {
+        bench.run(15.0, &all(None));
+        for n in 0..TARGETS {
+            let name = format!("{n:02}");
+            let before = bench.run(0.1, &all(None)).targets[&name].written;
+            let after = bench.run(TICK, &all(Some(n))).targets[&name].written;
+            late += usize::from(after > 0.9 * before);
+        }
+    }
+    assert_eq!((late, bench.controller.damping()), (0, 1.0));
+}

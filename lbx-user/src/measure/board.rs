@@ -35,49 +35,66 @@ pub struct Board {
     missing: Notes<String>,
 }
 
-/// Something noted for each metric, by name and by what it is about: found without making a key.
-type Notes<T> = BTreeMap<About, BTreeMap<String, BTreeMap<&'static str, T>>>;
+/// Something noted for each metric, in the order of their names, by what it is about: found without making a key. Few
+/// metrics are about one thing, so that looking at each is the quickest.
+type Notes<T> = BTreeMap<About, BTreeMap<String, Vec<(&'static str, T)>>>;
 
-fn note<T>(notes: &mut Notes<T>, metric: &Metric, name: &str, value: T) {
-    let all = notes.entry(metric.about).or_default();
-    match all.get_mut(name) {
-        Some(own) => drop(own.insert(metric.name, value)),
-        None => drop(all.insert(name.to_owned(), BTreeMap::from([(metric.name, value)]))),
+fn note<T>(notes: &mut Notes<T>, about: About, name: &str, values: impl Iterator<Item = (&'static str, T)>) {
+    let all = notes.entry(about).or_default();
+    let Some(own) = all.get_mut(name) else {
+        let mut own: Vec<_> = values.collect();
+        own.sort_unstable_by_key(|(metric, _)| *metric);
+        all.insert(name.to_owned(), own);
+        return;
+    };
+    for (metric, value) in values {
+        match own.iter().position(|(known, _)| *known >= metric) {
+            Some(at) if own[at].0 == metric => own[at].1 = value,
+            Some(at) => own.insert(at, (metric, value)),
+            None => own.push((metric, value)),
+        }
     }
 }
 
-fn noted<'a, T>(notes: &'a Notes<T>, about: About, name: &str) -> Option<&'a BTreeMap<&'static str, T>> {
-    notes.get(&about)?.get(name)
+fn noted<'a, T>(notes: &'a Notes<T>, metric: &Metric, name: &str) -> Option<&'a T> {
+    let own = notes.get(&metric.about)?.get(name)?;
+    own.iter().find(|(of, _)| *of == metric.name).map(|(_, value)| value)
 }
 
 impl Board {
     /// Notes a reading. `name` is the VM or the target; of the host it is empty.
     pub fn put(&mut self, metric: &Metric, name: &str, reading: Reading) {
-        if let Some(missing) = self.missing.get_mut(&metric.about).and_then(|all| all.get_mut(name)) {
-            missing.remove(metric.name);
+        self.put_all(metric.about, name, &[(metric, reading)]);
+    }
+
+    /// Notes readings of different metrics about one thing.
+    pub fn put_all(&mut self, about: About, name: &str, readings: &[(&Metric, Reading)]) {
+        if let Some(missing) = self.missing.get_mut(&about).and_then(|all| all.get_mut(name)) {
+            missing.retain(|(known, _)| readings.iter().all(|(metric, _)| metric.name != *known));
         }
-        note(&mut self.readings, metric, name, reading);
+        let named = readings.iter().map(|(metric, reading)| (metric.name, *reading));
+        note(&mut self.readings, about, name, named);
     }
 
     /// Notes why there is no (new) reading. The last one stays, and grows old.
     pub fn miss(&mut self, metric: &Metric, name: &str, why: String) {
-        note(&mut self.missing, metric, name, why);
+        note(&mut self.missing, metric.about, name, std::iter::once((metric.name, why)));
     }
 
     /// Why the last reading is not newer, or why there is none.
     pub fn why_missing(&self, metric: &Metric, name: &str) -> Option<&str> {
-        noted(&self.missing, metric.about, name)?.get(metric.name).map(String::as_str)
+        noted(&self.missing, metric, name).map(String::as_str)
     }
 
     /// The last reading, however old.
     pub fn get(&self, metric: &Metric, name: &str) -> Option<Reading> {
         let name = if metric.about == About::Host { "" } else { name };
-        noted(&self.readings, metric.about, name)?.get(metric.name).copied()
+        noted(&self.readings, metric, name).copied()
     }
 
     /// All readings about one thing, by the names of their metrics.
     pub fn all(&self, about: About, name: &str) -> impl Iterator<Item = (&'static str, Reading)> {
-        noted(&self.readings, about, name).into_iter().flatten().map(|(metric, reading)| (*metric, *reading))
+        self.readings.get(&about).and_then(|all| all.get(name)).into_iter().flatten().copied()
     }
 
     /// The names of the VMs or targets with readings.

@@ -13,6 +13,7 @@ mod bell;
 mod counted;
 mod devices;
 mod history;
+mod looks;
 mod places;
 mod rings;
 mod sampler;

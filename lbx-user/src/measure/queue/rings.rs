@@ -14,7 +14,7 @@ use crate::datapath::{Queues, peak_in};
 /// Devices' own counters, and the iterator, are looked at this often.
 const LOOK: Duration = Duration::from_secs(1);
 /// A vNIC whose queues are empty and stay so is told of this often.
-const TELL: Duration = Duration::from_millis(100);
+const TELL: Duration = Duration::from_millis(250);
 /// After a pause as long as this every queue is read whole.
 const PAUSE: Duration = Duration::from_millis(50);
 /// A vNIC whose queues are not there is looked for this often.

@@ -9,12 +9,13 @@ use tokio::sync::watch;
 
 use super::bell::{Bell, Rope, bell};
 use super::counted::{self, Counted};
+use super::looks::Looks;
 use super::rings::Rings;
 use super::shown::{Seen, Shown};
 use super::{Reader, Sample, Vnic};
 use crate::control::RingsByPort;
 use crate::datapath::Instance;
-use crate::measure::board::{Reading, Shared as Board};
+use crate::measure::board::{Board, Reading, Shared};
 use crate::measure::catalogue::{About, Metric, find};
 use crate::measure::prompt;
 
@@ -22,11 +23,6 @@ use crate::measure::prompt;
 const RETRY: Duration = Duration::from_secs(30);
 /// The same after it has failed.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Looks take at most one part in this of a core: with many queues they are made less often,
-const SPARING: u32 = 100;
-/// but at most this many times less often.
-const SELDOM: u32 = 4;
-
 /// What to watch, and how often.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Watch {
@@ -52,7 +48,7 @@ impl Sampler {
     ///
     /// # Errors
     /// No thread could be made.
-    pub fn start(instance: Instance, board: Board) -> std::io::Result<Self> {
+    pub fn start(instance: Instance, board: Shared) -> std::io::Result<Self> {
         let (orders, received) = channel();
         let (rope, bell) = bell()?;
         let shown = Arc::new(Mutex::new(Shown::default()));
@@ -104,7 +100,7 @@ impl Metrics {
 /// The thread's own.
 struct Loop {
     instance: Instance,
-    board: Board,
+    board: Shared,
     shown: Arc<Mutex<Shown>>,
     tell: watch::Sender<RingsByPort>,
     watch: Watch,
@@ -112,15 +108,14 @@ struct Loop {
     exact: bool,
     retry_at: Option<Instant>,
     samples: Vec<Sample>,
-    // CPU time of a look, smoothed.
-    spent: Duration,
+    looks: Looks,
     failed: Option<String>,
 }
 
 impl Loop {
     fn new(
         instance: Instance,
-        board: Board,
+        board: Shared,
         shown: Arc<Mutex<Shown>>,
         tell: watch::Sender<RingsByPort>,
     ) -> Self {
@@ -134,7 +129,7 @@ impl Loop {
             exact: false,
             retry_at: None,
             samples: Vec::new(),
-            spent: Duration::ZERO,
+            looks: Looks::default(),
             failed: None,
         }
     }
@@ -158,9 +153,12 @@ impl Loop {
             }
             let now = Instant::now();
             let Some(interval) = self.interval().filter(|_| now >= next) else { continue };
-            let before = prompt::cpu_time();
+            let (ready, before) = (self.reader.is_some(), prompt::cpu_time());
             self.look(now);
-            self.spent = (self.spent * 7 + prompt::cpu_time().saturating_sub(before)) / 8;
+            // Whoever had to load the programs first does so once.
+            if ready {
+                self.looks.add(now, prompt::cpu_time().saturating_sub(before));
+            }
             // Whatever is told, looks never take more than half of a core; what was late is not made up for.
             rested = Instant::now() + now.elapsed();
             next = (now + interval).max(rested);
@@ -170,7 +168,7 @@ impl Loop {
     /// Time between looks: none while there is nothing to look at.
     fn interval(&self) -> Option<Duration> {
         let interval = self.watch.interval.filter(|_| !self.watch.vnics.is_empty())?;
-        Some(if self.exact { stretched(interval, self.spent) } else { interval.max(counted::INTERVAL) })
+        Some(if self.exact { self.looks.interval(interval) } else { interval.max(counted::INTERVAL) })
     }
 
     fn follow(&mut self, watch: Watch) {
@@ -272,7 +270,7 @@ impl Loop {
         let mut shown = lock(&self.shown);
         shown.settle();
         for seen in &mut shown.vnics {
-            miss(&self.board, seen, &text);
+            miss(&mut self.board.lock(), seen, &text);
         }
         self.failed = Some(text);
         // Counters meanwhile: making the better reader anew takes a while itself.
@@ -292,6 +290,7 @@ impl Loop {
         shown.looked(now);
         (0..shown.vnics.len()).for_each(|n| shown.next_is_quiet(reader.is_quiet(n)));
         let (mut samples, mut alarm) = (&self.samples[..], false);
+        let mut board = self.board.lock();
         for (n, seen) in shown.vnics.iter_mut().enumerate() {
             let own = samples.iter().take_while(|sample| sample.vnic == n).count();
             let (own, rest) = samples.split_at(own);
@@ -300,33 +299,31 @@ impl Loop {
                 if !reader.is_quiet(n)
                     && let Some(why) = reader.missing(n)
                 {
-                    miss(&self.board, seen, why);
+                    miss(&mut board, seen, why);
                 }
                 continue;
             }
             let total = seen.note(own, now, source);
             alarm |= total.fill > SHALLOW;
             let reading = |value| Reading { value, at: now, source, cost };
-            let mut board = self.board.lock();
+            let (rate, drops) = total.rates.unwrap_or_default();
+            let all = [
+                (metrics.depth, reading(total.depth.into())),
+                (metrics.fill, reading(total.fill)),
+                (metrics.rate, reading(rate)),
+                (metrics.drops, reading(drops)),
+            ];
+            // There are no rates yet just after it was found.
+            let known = if total.rates.is_some() { &all[..] } else { &all[..2] };
             for target in &seen.vnic.targets {
-                board.put(metrics.depth, target, reading(total.depth.into()));
-                board.put(metrics.fill, target, reading(total.fill));
-                if let Some((rate, drops)) = total.rates {
-                    board.put(metrics.rate, target, reading(rate));
-                    board.put(metrics.drops, target, reading(drops));
-                }
+                board.put_all(About::Target, target, known);
             }
         }
-        drop(shown);
+        drop((board, shown));
         if alarm {
             self.board.raise();
         }
     }
-}
-
-/// Time between looks that cost so much CPU time each.
-fn stretched(interval: Duration, spent: Duration) -> Duration {
-    (spent * SPARING).clamp(interval, interval * SELDOM)
 }
 
 fn metrics() -> Option<Metrics> {
@@ -340,28 +337,13 @@ fn metrics() -> Option<Metrics> {
 }
 
 /// Says once why there is nothing new of a vNIC.
-fn miss(board: &Board, seen: &mut Seen, why: &str) {
+fn miss(board: &mut Board, seen: &mut Seen, why: &str) {
     if seen.missing.as_deref() == Some(why) {
         return;
     }
     seen.missing = Some(why.to_owned());
     let Some(metrics) = metrics() else { return };
-    let mut board = board.lock();
     for target in &seen.vnic.targets {
         metrics.all().into_iter().for_each(|metric| board.miss(metric, target, why.to_owned()));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn many_queues_are_looked_at_less_often() {
-        let (ms, us) = (Duration::from_millis, Duration::from_micros);
-        assert_eq!(stretched(ms(5), us(20)), ms(5));
-        assert_eq!(stretched(ms(5), us(80)), ms(8));
-        assert_eq!(stretched(ms(5), ms(3)), ms(20), "but not for ever");
-        assert_eq!(stretched(ms(100), us(80)), ms(100));
     }
 }
