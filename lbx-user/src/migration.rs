@@ -1,5 +1,6 @@
 //! Who is told of migrations, and by whom: the events of [`lbx_common::migration`] on their way to the core.
 
+pub mod arrival;
 pub mod ears;
 pub mod facts;
 pub mod fast;

@@ -4,13 +4,16 @@ use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
+use lbx_tests::guest::announce::mac_text;
 use lbx_tests::guest::echo;
+use lbx_tests::guest::net::device_index;
 use lbx_tests::lab::client::load::Load;
 use lbx_tests::lab::client::udp;
 use lbx_tests::lab::config::{File, Service, stand_ins};
 use lbx_tests::lab::vm::Family;
-use lbx_tests::lab::{LabSpec, VmKind, addr};
+use lbx_tests::lab::{Lab, LabSpec, VmKind, addr, tools};
 use lbx_tests::scenario::{Scenario, eventually, need_root, vip};
+use lbx_user::migration::arrival::{Arrival, Herald};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -234,4 +237,27 @@ fn a_restarted_daemon_goes_on_with_the_migration() {
     assert_eq!(udp::ask(&known, b"back").unwrap(), "vm1");
     assert_eq!(state(&scenario, "web/vif0"), ("draining".into(), "operator".into()));
     assert_eq!(state(&scenario, "udp/vif0").0, "active");
+}
+
+#[test]
+fn bridge_and_segment_are_led_to_a_vm_that_arrives() {
+    need_root();
+    let lab = Lab::start(LabSpec::hosts(&[1, 0], VmKind::StandIn)).unwrap();
+    let host = &lab.hosts[0].ns;
+    let mac = [2, 0x77, 9, 0, 0, 1];
+    let text = mac_text(mac);
+    // Both have heard it elsewhere: the bridge behind its uplink, the upstream switch behind the other host.
+    tools::bridge(host, &[format!("fdb replace {text} dev up0 master dynamic")]).unwrap();
+    tools::bridge(&lab.net, &[format!("fdb replace {text} dev h1 master dynamic")]).unwrap();
+    let announced = host.run(|| {
+        let index = |dev| device_index(dev).unwrap();
+        let arrival = Arrival { mac, port: index("vif0"), uplink: (index("up0"), 0) };
+        Herald::open().map(|herald| herald.announce(&arrival))
+    });
+    announced.unwrap().unwrap();
+    let known = tools::run(host.command("bridge").args(["fdb", "show", "br", "br0"])).unwrap();
+    let of_vm: Vec<_> = known.lines().filter(|line| line.starts_with(&text)).collect();
+    assert!(matches!(&of_vm[..], [one] if one.contains("dev vif0")), "{known}");
+    let led = || Ok(lab.upstream_port_of(&text)?.as_deref() == Some("h0"));
+    assert!(eventually(Duration::from_secs(10), led).unwrap(), "{:?}", lab.upstream_fdb());
 }

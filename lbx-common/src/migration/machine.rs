@@ -264,8 +264,9 @@ impl Machine {
             return Want::Down;
         }
         match (self.phase, self.part()) {
-            // It runs elsewhere still: flows that are known here went there before, and go on.
-            (Phase::Announced | Phase::Transferring | Phase::Stopped, Role::Destination) => Want::Moved,
+            // It runs elsewhere still: flows that are known here went there before, and go on. Once it is stopped there
+            // nobody would take them, or count them; and the segment leads here a moment before it runs.
+            (Phase::Announced | Phase::Transferring, Role::Destination) => Want::Moved,
             (Phase::Transferring, _) if rules.blackhole_all => Want::Blackhole,
             (Phase::Announced | Phase::Transferring, _) => drain,
             (Phase::Stopped, Role::Source) if rules.hold && !self.pause => Want::Hold,
@@ -302,12 +303,13 @@ impl Machine {
     }
 
     /// What its targets come to when a blackhole ends by itself, because there is nobody to renew it: a VM that was handed
-    /// over runs elsewhere, one that was only paused runs here, and of any other nobody knows; it gets no new flows.
+    /// over runs elsewhere, one that was only paused runs here, and of any other nobody knows; it gets no new flows. Where
+    /// it is awaited it is the other way round: until it was handed over it is where it was.
     pub const fn falls_back(&self) -> State {
-        match (self.pause, self.handed_over) {
-            (true, _) => State::Active,
-            (false, true) => State::Moved,
-            (false, false) => State::Draining,
+        match (self.pause, self.handed_over, self.part()) {
+            (true, ..) => State::Active,
+            (false, false, Role::Destination) | (false, true, Role::Source | Role::Bystander) => State::Moved,
+            (false, true, Role::Destination) | (false, false, _) => State::Draining,
         }
     }
 

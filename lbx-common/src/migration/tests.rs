@@ -113,7 +113,7 @@ fn where_it_comes_to_is_its_destination_whatever_was_known_before() {
 fn the_destination_gets_nothing_until_it_runs_and_then_grows() {
     use What::{Done, Expected, Resumed, Stopped, Transferring};
     let half = Rules { share: 500, ..rules() };
-    for whats in [&[Expected][..], &[Expected, Transferring], &[Expected, Transferring, Stopped]] {
+    for whats in [&[Expected][..], &[Expected, Transferring]] {
         let machine = after(Source::Qmp, Here::Incoming, whats);
         assert_eq!(
             (machine.role, machine.want(5 * MS, &half)),
@@ -121,6 +121,18 @@ fn the_destination_gets_nothing_until_it_runs_and_then_grows() {
             "{whats:?}"
         );
     }
+    // A peer says that it was stopped there: nobody takes its packets, there or here.
+    let mut machine = after(Source::Peer, Here::Incoming, &[Expected, Transferring, Stopped]);
+    assert_eq!((machine.want(5 * MS, &half), machine.falls_back()), (Want::Blackhole, State::Moved));
+    // Nobody says more: it may be stopped there for long, or run there again.
+    let incoming = Facts { here: Here::Incoming, ..Facts::default() };
+    let mut forgotten = machine;
+    assert_eq!(forgotten.resolve(incoming, 12 * S), Some(Expected));
+    assert_eq!(forgotten.want(12 * S, &half), Want::Moved);
+    // Handed over it is given the time to arrive.
+    machine.hear(&Event::new(What::HandedOver, Source::Peer, 6 * MS), Here::Incoming);
+    assert_eq!((machine.want(7 * MS, &half), machine.falls_back()), (Want::Blackhole, State::Draining));
+    assert_eq!((machine.resolve(incoming, S), machine.want(S, &half)), (None, Want::Blackhole));
     let mut machine = after(Source::Qmp, Here::Incoming, &[Expected, Transferring, Resumed(Place::Here)]);
     assert_eq!(machine.want(2 * MS, &rules()), Want::Grow(100));
     assert_eq!(machine.want(2 * MS + 5 * S, &rules()), Want::Grow(550));

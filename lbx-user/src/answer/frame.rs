@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use lbx_common::addr::Mac;
 
 const ETH_ARP: [u8; 2] = [0x08, 0x06];
+const ETH_RARP: [u8; 2] = [0x80, 0x35];
 const ETH_IPV6: [u8; 2] = [0x86, 0xdd];
 const ETH_VLAN: [u8; 2] = [0x81, 0x00];
 const BROADCAST: Mac = [0xff; 6];
@@ -63,6 +64,17 @@ pub fn probe(addr: IpAddr, mac: Mac, vlan: u16) -> Vec<u8> {
             icmpv6(dst, mac, vlan, Ipv6Addr::UNSPECIFIED, group.into(), body)
         }
     }
+}
+
+/// Tells every bridge and switch where a MAC is now, and hosts nothing: a request of RARP (RFC 903), which nobody serves.
+pub fn here_is(mac: Mac, vlan: u16) -> Vec<u8> {
+    let mut frame = ethernet(BROADCAST, mac, vlan, ETH_RARP);
+    frame.extend_from_slice(&[0, 1, 8, 0, 6, 4, 0, 3]);
+    for part in [&mac[..], &[0; 4], &mac, &[0; 4]] {
+        frame.extend_from_slice(part);
+    }
+    frame.resize(frame.len().max(60), 0);
+    frame
 }
 
 /// Tells everybody where an address is now.
@@ -189,6 +201,17 @@ mod tests {
                 assert_eq!(heard, Heard { addr, mac: MAC, vlan, said: Said::Claim });
             }
         }
+    }
+
+    #[test]
+    fn where_a_mac_is_says_nothing_of_addresses() {
+        let frame = here_is(MAC, 0);
+        assert_eq!((frame.len(), &frame[..6], &frame[6..12]), (60, &BROADCAST[..], &MAC[..]));
+        // Ethernet, IPv4, lengths 6 and 4, operation 3; the sender is who asks for its own address.
+        assert_eq!(frame[12..22], [0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3]);
+        assert_eq!((&frame[22..28], &frame[28..32], &frame[32..38]), (&MAC[..], &[0; 4][..], &MAC[..]));
+        assert_eq!(here_is(MAC, 5)[12..18], [0x81, 0, 0, 5, 0x80, 0x35]);
+        assert_eq!(parse(&frame, None), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::broadcast;
 
 use super::VmId;
+use super::arrival::{Arrival, Herald};
 use crate::datapath::{Flip, Flips};
 use crate::peers::message::VmHere;
 
@@ -30,6 +31,8 @@ pub struct Armed {
     pub stop: Vec<Flip>,
     /// From a resumption.
     pub resume: Vec<Flip>,
+    /// Where it arrives then.
+    pub arrivals: Vec<Arrival>,
     /// What peers are told of that, as a frame.
     pub tell: Option<Frame>,
 }
@@ -81,6 +84,7 @@ pub struct Fast(Arc<Mutex<Inner>>);
 #[derive(Debug)]
 struct Inner {
     flips: Option<Flips>,
+    herald: Option<Herald>,
     armed: ByVm,
     there: Vec<There>,
     frames: broadcast::Sender<Frame>,
@@ -89,7 +93,7 @@ struct Inner {
 impl Default for Inner {
     fn default() -> Self {
         let frames = broadcast::Sender::new(FRAMES);
-        Self { flips: None, armed: ByVm::new(), there: Vec::new(), frames }
+        Self { flips: None, herald: None, armed: ByVm::new(), there: Vec::new(), frames }
     }
 }
 
@@ -111,7 +115,12 @@ impl Fast {
 
     /// From now on stores go into these maps.
     pub fn open(&self, flips: Flips) {
-        self.lock().flips = Some(flips);
+        let herald = Herald::open();
+        if let Err(error) = &herald {
+            tracing::warn!("VMs that arrive are announced by their QEMU only: {error}");
+        }
+        let mut inner = self.lock();
+        (inner.flips, inner.herald) = (Some(flips), herald.ok());
     }
 
     /// What is to be stored and told from now on.
@@ -135,6 +144,10 @@ impl Fast {
             Trigger::Resume => {
                 // First here: what peers send on is expected then.
                 let stored = inner.store(&armed.resume);
+                // And nothing is sent on before it would be led here.
+                for arrival in &armed.arrivals {
+                    inner.herald.iter().for_each(|herald| herald.announce(arrival));
+                }
                 if let Some(frame) = &armed.tell {
                     // No peer is connected, perhaps.
                     let _ = inner.frames.send(Frame::clone(frame));

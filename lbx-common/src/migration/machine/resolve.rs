@@ -23,12 +23,15 @@ impl Machine {
         let (end, down) = match (facts.here, facts.there) {
             (Here::Migrating, _) => return self.goes_on(Phase::Transferring, now),
             (Here::Finishing, _) => return self.goes_on(Phase::Stopped, now),
-            (Here::Incoming, _) if matches!(self.phase, Phase::Resumed | Phase::Done) => {
+            // About to run where it is awaited: here, or there.
+            (Here::Incoming, _) | (Here::Gone | Here::Absent, There::NotRunning) if self.may_arrive(now) => {
+                return self.stays();
+            }
+            // It does not come, or not yet: what is known of it here goes to where it was.
+            (Here::Incoming, _) if matches!(self.phase, Phase::Stopped | Phase::Resumed | Phase::Done) => {
                 return self.goes_on(Phase::Announced, now);
             }
             (Here::Incoming, _) => return self.stays(),
-            // About to run where it is awaited.
-            (Here::Gone | Here::Absent, There::NotRunning) if self.may_arrive(now) => return self.stays(),
             // It was awaited here, and nobody awaits it any more.
             (Here::Absent, There::Running) if self.was_awaited() => match self.phase {
                 Phase::Cancelled => (What::Cancelled, false),

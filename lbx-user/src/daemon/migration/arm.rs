@@ -4,13 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lbx_common::migration::{Event, Heard, Here, Machine, Phase, Place, Role, Source, Want, What};
-use lbx_common::target::State;
+use lbx_common::target::{Deliver, State};
 use lbx_common::wish::Owner;
 
 use super::super::core::Core;
-use crate::control::desired::{ServiceWant, TargetWant};
+use crate::control::desired::{Moves, ServiceWant, TargetWant};
 use crate::datapath::Flip;
 use crate::measure::vm::Vm;
+use crate::migration::arrival::Arrival;
 use crate::migration::fast::{Armed, ByVm, Frame, There};
 use crate::migration::ledger::{About, Record};
 use crate::migration::{VmId, now};
@@ -34,11 +35,32 @@ impl Core {
         let machine = self.migrations.ledger.open.get(&about.key).map(|record| record.machine);
         let stopped = after(machine, What::Stopped, &about);
         let resumed = after(stopped.or(machine), What::Resumed(Place::Here), &about);
+        let tell = self.tell_at_once(&about, machine);
         Armed {
             stop: self.flips(&about, stopped, waits),
             resume: self.flips(&about, resumed, waits),
-            tell: self.tell_at_once(&about, machine),
+            arrivals: if tell.is_some() { self.arrivals(&about) } else { Vec::new() },
+            tell,
         }
+    }
+
+    /// Where a VM arrives that is awaited here, for each of its vNICs that others reach over the segment.
+    fn arrivals(&self, about: &About) -> Vec<Arrival> {
+        let mut arrivals = Vec::new();
+        for (service, target) in self.desired.targets() {
+            let Moves::To(place) = &target.moves else { continue };
+            let known = about.targets.contains(&target.full_name(&service.name));
+            let over_segment = place.deliver == Deliver::Uplink && place.through.is_none();
+            if !known || target.ifindex == 0 || !over_segment {
+                continue;
+            }
+            let arrival =
+                Arrival { mac: target.mac, port: target.ifindex, uplink: (place.ifindex, place.vlan) };
+            if !arrivals.contains(&arrival) {
+                arrivals.push(arrival);
+            }
+        }
+        arrivals
     }
 
     /// What peers are told when a VM runs that is awaited here.
