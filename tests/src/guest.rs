@@ -13,6 +13,7 @@ pub mod net;
 pub mod netlink;
 pub mod params;
 pub mod pattern;
+pub mod seen;
 pub mod service;
 pub mod state;
 pub mod stats;

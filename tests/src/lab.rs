@@ -30,6 +30,7 @@ pub mod offload;
 pub mod process;
 pub mod qmp;
 pub mod record;
+pub mod ring;
 pub mod spec;
 pub mod standin;
 pub mod throttle;

@@ -2,7 +2,9 @@
 //! hears of none, and over plain bridges without lbx.
 
 mod figures;
+mod hold;
 mod line;
+mod losses;
 mod place;
 mod probe;
 
@@ -11,7 +13,9 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 pub use self::figures::Figures;
+pub use self::hold::Held;
 use self::line::Line;
+pub use self::losses::Losses;
 use self::place::{DIRTY, Place};
 use super::{Report, Samples, Settings, clock};
 use crate::demo::Claim;
@@ -28,16 +32,25 @@ enum Arm {
     Unaware,
     /// There is no lbx; clients use the guests' own addresses.
     Plain,
+    /// As aware, and packets of a guest that is stopped wait where it goes (`stopped = "hold"`).
+    Hold,
 }
 
 impl Arm {
+    /// Those that are compared.
     const ALL: [Self; 3] = [Self::Aware, Self::Unaware, Self::Plain];
+
+    /// Whether lbx hears of migrations.
+    const fn hears(self) -> bool {
+        matches!(self, Self::Aware | Self::Hold)
+    }
 
     const fn name(self) -> &'static str {
         match self {
             Self::Aware => "lbx, aware",
             Self::Unaware => "lbx, unaware",
             Self::Plain => "plain bridges",
+            Self::Hold => "lbx, packets wait",
         }
     }
 }
@@ -58,6 +71,8 @@ struct Pace {
     interval: Duration,
     /// Between two datagrams.
     datagram: Duration,
+    /// Migrations while whose pause packets wait.
+    held: usize,
 }
 
 const FULL: Pace = Pace {
@@ -69,6 +84,7 @@ const FULL: Pace = Pace {
     fresh: 8,
     interval: Duration::from_millis(16),
     datagram: Duration::from_millis(2),
+    held: 10,
 };
 const QUICK: Pace = Pace {
     turns: 1,
@@ -79,6 +95,7 @@ const QUICK: Pace = Pace {
     fresh: 2,
     interval: Duration::from_millis(20),
     datagram: Duration::from_millis(5),
+    held: 1,
 };
 
 /// Measures all ways.
@@ -91,6 +108,7 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     let pace = settings.either(FULL, QUICK);
     report.say(&introduction(&pace));
     let (mut all, mut line) = (Arm::ALL.map(|arm| (arm, Figures::default())), None);
+    let held = hold(pace.held)?;
     let minutes = std::env::var(MINUTES_ENV).ok().and_then(|text| text.parse().ok());
     let (start, most) = (Instant::now(), minutes.map_or(Duration::MAX, Duration::from_mins));
     for number in 1..=pace.turns {
@@ -115,6 +133,7 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     }
     table(report, &all);
     claims(report, &all);
+    held.tell(report);
     Ok(())
 }
 
@@ -124,7 +143,7 @@ fn turn(all: &mut [(Arm, Figures)], pace: &Pace, line: &mut Option<Line>) -> Res
         let mut place = Place::build(*arm)?;
         match arm {
             Arm::Aware => place.round(pace.pairs, pace, figures, line)?,
-            Arm::Plain | Arm::Unaware => place.round(1, pace, figures, &mut None)?,
+            _ => place.round(1, pace, figures, &mut None)?,
         }
     }
     Ok(())
@@ -138,6 +157,16 @@ pub fn aware(pairs: usize) -> Result<Figures> {
     let mut figures = Figures::default();
     Place::build(Arm::Aware)?.round(pairs, &QUICK, &mut figures, &mut None)?;
     Ok(figures)
+}
+
+/// What becomes of packets that wait for an idle guest, in so many migrations.
+///
+/// # Errors
+/// When something does not start, or a migration fails.
+pub fn hold(migrations: usize) -> Result<Held> {
+    let mut held = Held::default();
+    Place::build(Arm::Hold)?.hold(migrations, &mut held)?;
+    Ok(held)
 }
 
 fn introduction(pace: &Pace) -> String {
@@ -188,27 +217,7 @@ fn table(report: &mut Report, all: &[(Arm, Figures)]) {
         ]);
     }
     report.table(&rows);
-    report.say(
-        "Datagrams. Dropped: by lbx, which counts them, while the guest is stopped. Left: frames of all kinds in the \
-         ring of the tap that the guest came from, read after the migration. Full: dropped at a tap whose ring, or by a \
-         kernel whose socket was full, the guest's or the client's. Unexplained: lost beyond what these explain in one \
-         migration. Outside: sent when the guest ran and lbx knew where, and lost, beyond those.",
-    );
-    let head = ["", "lost", "dropped by lbx", "left in rings", "full", "unexplained", "outside"];
-    let mut rows = vec![head.map(String::from).to_vec()];
-    for (arm, figures) in all {
-        let known = |count: u64| if *arm == Arm::Aware { count.to_string() } else { "-".into() };
-        rows.push(vec![
-            arm.name().to_owned(),
-            of(figures.lost, figures.datagrams),
-            known(figures.dropped),
-            known(figures.left),
-            known(figures.full),
-            known(figures.unexplained),
-            known(figures.outside),
-        ]);
-    }
-    report.table(&rows);
+    datagrams(report, all);
     let head = ["milliseconds", "latency p50", "p99", "max", "duration", "p99", "pause", "p99"];
     let mut rows = vec![head.map(String::from).to_vec()];
     let ms = |value: f64| format!("{value:.1}");
@@ -223,7 +232,7 @@ fn table(report: &mut Report, all: &[(Arm, Figures)]) {
     report.say(
         "The outage. Silence: the longest time between two answered datagrams, less the time from STOP to RESUME. \
          Blackhole: from QEMU's STOP to the state in the maps, where the guest leaves the host that clients send to (when \
-         it leaves the other one, packets wait in the ring that it never takes them from). Delivery: from QEMU's \
+         it leaves the other one, packets go into the ring that it has left until the other one has said so). Delivery: from QEMU's \
          RESUME to maps there that send packets to where the guest is, which is what lbx adds to the pause.",
     );
     let head = ["milliseconds", "silence", "p99", "blackhole", "p99", "delivery", "p99"];
@@ -240,13 +249,42 @@ fn table(report: &mut Report, all: &[(Arm, Figures)]) {
     report.table(&rows);
 }
 
+/// Where those went that were not answered.
+fn datagrams(report: &mut Report, all: &[(Arm, Figures)]) {
+    report.say(
+        "Datagrams that were not answered, each known by its number. Dropped: by lbx, which counts them. In the ring: of \
+         the tap that the guest came from, read out of it when the guest has left. Taken: by QEMU out of that ring, \
+         which takes one frame more when it has stopped the guest, and never hands it over. Answer: the guest has \
+         received them. Full: frames of all kinds that the rings of the guest's taps had no room for, and datagrams \
+         that a socket had none for, the guest's or the client's. Unexplained: by migration, how far what is in none of \
+         these places is from what lbx counted as dropped, in either direction. Outside: sent before STOP, or when the \
+         guest ran and lbx knew where, and neither in the ring nor taken.",
+    );
+    let head =
+        ["", "lost", "dropped by lbx", "in the ring", "taken", "answer", "full", "unexplained", "outside"];
+    let mut rows = vec![head.map(String::from).to_vec()];
+    for (arm, figures) in all {
+        let losses = &figures.losses;
+        let mut row = vec![arm.name().to_owned(), format!("{} of {}", losses.lost, figures.datagrams)];
+        row.extend(
+            [losses.dropped, losses.ring, losses.taken, losses.answers].map(|count| count.to_string()),
+        );
+        // Only where lbx hears of migrations does it say when it knows, and whose packets it drops.
+        let known = |count: u64| if *arm == Arm::Aware { count.to_string() } else { "-".into() };
+        row.extend([losses.full, losses.unexplained, losses.outside].map(known));
+        rows.push(row);
+    }
+    report.table(&rows);
+}
+
 fn claims(report: &mut Report, all: &[(Arm, Figures)]) {
     let [(_, aware), (_, unaware), _] = all else { return };
     for (what, count) in [
         ("connections broken", aware.broken),
         ("requests failed", aware.failed),
         ("new connections failed", aware.fresh_failed),
-        ("datagrams lost and unexplained", aware.unexplained),
+        ("datagrams lost and unexplained", aware.losses.unexplained),
+        ("datagrams lost that were sent outside of the pause", aware.losses.outside),
     ] {
         report.claim(Claim::equal(&format!("migrate: {what}, aware"), count as f64, "", 0.0));
     }

@@ -21,6 +21,8 @@ use super::state::State;
 
 /// The port of both echoes (RFC 862).
 pub const PORT: u16 = 7;
+/// Bytes of datagrams that wait for the echo: what came while the guest was stopped, or had no time, comes at once.
+pub const BUFFER: usize = 4 << 20;
 /// The longest frame a client may send, in bytes.
 pub const MAX_FRAME: u32 = 1 << 20;
 
@@ -60,13 +62,15 @@ pub fn start_udp(state: &Arc<State>) -> io::Result<()> {
     setsockopt(&v6, sockopt::Ipv6RecvPacketInfo, &true)?;
     bind(v6.as_raw_fd(), &SockaddrIn6::from(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, PORT, 0, 0)))?;
     for (fd, is_v4) in [(v4, true), (v6, false)] {
+        setsockopt(&fd, sockopt::RcvBufForce, &BUFFER)?;
         let state = Arc::clone(state);
         thread::Builder::new().stack_size(256 * 1024).spawn(move || {
+            let mut data = vec![0; 65536];
             loop {
                 let done = if is_v4 {
-                    answer::<SockaddrIn>(&state, &fd)
+                    answer::<SockaddrIn>(&state, &fd, &mut data)
                 } else {
-                    answer::<SockaddrIn6>(&state, &fd)
+                    answer::<SockaddrIn6>(&state, &fd, &mut data)
                 };
                 if done.is_ok() {
                     state.datagrams.fetch_add(1, Ordering::Relaxed);
@@ -78,15 +82,15 @@ pub fn start_udp(state: &Arc<State>) -> io::Result<()> {
 }
 
 /// Receives one datagram and answers it from the address it was sent to.
-fn answer<S: SockaddrLike>(state: &State, fd: &OwnedFd) -> io::Result<()> {
-    let mut data = vec![0; 65536];
+fn answer<S: SockaddrLike>(state: &State, fd: &OwnedFd, data: &mut [u8]) -> io::Result<()> {
     let mut control = nix::cmsg_space!(libc::in6_pktinfo);
     let (len, from, info) = {
-        let mut iov = [IoSliceMut::new(&mut data)];
+        let mut iov = [IoSliceMut::new(data)];
         let message = recvmsg::<S>(fd.as_raw_fd(), &mut iov, Some(&mut control), MsgFlags::empty())?;
         let info = message.cmsgs()?.next();
         (message.bytes, message.address, info)
     };
+    state.seen.note(&data[..len]);
     let name = format!("{} ", state.name());
     let iov = [IoSlice::new(name.as_bytes()), IoSlice::new(&data[..len])];
     let send = |control: &[ControlMessage<'_>]| {

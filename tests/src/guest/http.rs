@@ -6,6 +6,7 @@
 //! | `GET /bytes/N` | the first N bytes of `pattern` |
 //! | `PUT` or `POST /sha256` | the SHA-256 of the body in hex |
 //! | `GET /stats` | counters of the guest and its kernel |
+//! | `GET /seen` | the numbers of the datagrams that came, see [`seen`](super::seen) |
 //! | `POST /control/...` | see [`control`] |
 //!
 //! Every answer has `X-VM: NAME`. `X-Service-Time-Ms: N` on a request overrides the guest's service time.
@@ -45,7 +46,7 @@ pub fn serve(state: &State, stream: TcpStream) -> io::Result<()> {
             out.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
         // Whoever asks how busy it is, or changes that, does not stand in its queue.
-        if !request.path.starts_with("/control/") && request.path != "/stats" {
+        if !request.path.starts_with("/control/") && !matches!(request.path.as_str(), "/stats" | "/seen") {
             state.serve(request.service_ms);
         }
         state.requests.fetch_add(1, Ordering::Relaxed);
@@ -97,6 +98,7 @@ fn respond(
             ),
         ),
         ("GET", "/stats") => (200, format!("{}\n", state.stats())),
+        ("GET", "/seen") => (200, format!("{}\n", state.seen.all())),
         ("POST", path) if path.starts_with("/control/") => match control(state, &path["/control/".len()..]) {
             Ok(()) => (200, "ok\n".into()),
             Err(e) => (400, format!("{e:#}\n")),
@@ -113,7 +115,7 @@ fn plain(addr: SocketAddr) -> String {
 }
 
 /// `service-time/MS`, `slots/N`, `stop/PORT`, `start/PORT`, `announce`, `dirty/MB_A_SECOND`,
-/// `sysctl/PATH=VALUE`.
+/// `sysctl/PATH=VALUE`, `forget` (the numbers of datagrams).
 pub fn control(state: &State, verb: &str) -> anyhow::Result<()> {
     let (verb, argument) = verb.split_once('/').unwrap_or((verb, ""));
     let service = || -> anyhow::Result<_> {
@@ -125,6 +127,7 @@ pub fn control(state: &State, verb: &str) -> anyhow::Result<()> {
         "stop" => service()?.stop(),
         "start" => service()?.listen()?,
         "announce" => super::announce::announce(&state.params)?,
+        "forget" => state.seen.forget(),
         "dirty" => super::dirty::set(argument.parse()?)?,
         "sysctl" => {
             let (key, value) =

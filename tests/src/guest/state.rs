@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::params::Params;
+use super::seen::Seen;
 use super::service::Service;
 use super::stats;
 
@@ -23,6 +24,8 @@ pub struct State {
     pub frames: AtomicU64,
     /// UDP datagrams answered.
     pub datagrams: AtomicU64,
+    /// The numbers of UDP datagrams that carry one.
+    pub seen: Seen,
     service_ms: AtomicU64,
     slots: Slots,
     services: Mutex<BTreeMap<u16, Arc<Service>>>,
@@ -38,6 +41,7 @@ impl State {
             connections: AtomicU64::new(0),
             frames: AtomicU64::new(0),
             datagrams: AtomicU64::new(0),
+            seen: Seen::default(),
             service_ms,
             slots: Slots::default(),
             services: Mutex::default(),

@@ -31,12 +31,14 @@ pub struct Options {
     pub bandwidth: u64,
     /// The longest pause QEMU may plan with, in milliseconds.
     pub downtime_ms: u64,
+    /// The guest stays stopped so long before it is handed over.
+    pub pause: Option<Duration>,
 }
 
 impl Default for Options {
     /// What QEMU does by itself: 128 MiB/s, 300 ms.
     fn default() -> Self {
-        Self { unix: false, bandwidth: 128 << 20, downtime_ms: 300 }
+        Self { unix: false, bandwidth: 128 << 20, downtime_ms: 300, pause: None }
     }
 }
 
@@ -87,6 +89,7 @@ pub struct Migration {
     destination: Qmp,
     process: Process,
     times: Timeline,
+    pause: Option<Duration>,
 }
 
 impl Lab {
@@ -124,6 +127,8 @@ impl Lab {
             side.execute("migrate-set-capabilities", &events)?;
         }
         // A QEMU keeps what an earlier migration was given.
+        let waits = json!({ "capability": "pause-before-switchover", "state": options.pause.is_some() });
+        source.execute("migrate-set-capabilities", &json!({ "capabilities": [waits] }))?;
         let limits = json!({ "max-bandwidth": options.bandwidth, "downtime-limit": options.downtime_ms });
         source.execute("migrate-set-parameters", &limits)?;
         destination.execute("migrate-incoming", &json!({ "uri": uri }))?;
@@ -135,6 +140,7 @@ impl Lab {
             destination,
             process,
             times: Timeline::default(),
+            pause: options.pause,
         })
     }
 }
@@ -194,6 +200,13 @@ impl Migration {
                 (Some("MIGRATION"), Some("active")) => {
                     self.times.active = at;
                     tell("active")?;
+                }
+                (Some("MIGRATION"), Some("pre-switchover")) => {
+                    if let Some(pause) = self.pause {
+                        let stopped = Duration::from_micros(now().saturating_sub(self.times.stopped));
+                        std::thread::sleep(pause.saturating_sub(stopped));
+                        self.source.execute("migrate-continue", &json!({ "state": "pre-switchover" }))?;
+                    }
                 }
                 (Some("MIGRATION"), Some("completed")) => {
                     self.times.completed = at;

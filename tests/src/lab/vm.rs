@@ -223,6 +223,13 @@ impl Vm {
         serde_json::from_slice(&answer.body).context("/stats")
     }
 
+    /// The numbers of the datagrams that its echo has received: first and last of each run, in the order of arrival.
+    pub fn seen(&self, from: &Netns) -> Result<Vec<[u64; 2]>> {
+        let at = SocketAddr::new(self.addr.v4.into(), CONTROL_PORT);
+        let answer = from.run(|| http::request(at, "GET", "/seen", b""))??;
+        serde_json::from_slice(&answer.body).context("/seen")
+    }
+
     /// Waits until it answers with its own name over both families.
     pub fn wait_ready(&self, from: &Netns, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;

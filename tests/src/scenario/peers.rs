@@ -12,14 +12,26 @@ pub fn name(host: usize) -> String {
 
 /// The lines of a host's file: it is called `own`, has its files in `dir`, and knows all other hosts of the lab.
 pub fn top(lab: &Lab, host: usize, own: &str, dir: &Path) -> String {
+    lines(lab, host, own, dir, |_| String::new())
+}
+
+/// The same with tunnels between all hosts.
+pub fn with_tunnels(lab: &Lab, host: usize, own: &str, dir: &Path) -> String {
+    lines(lab, host, own, dir, |host| format!("tunnel = \"{}\"\n", addr::host(host).v4))
+}
+
+/// `more`: further lines about a host.
+fn lines(lab: &Lab, host: usize, own: &str, dir: &Path, more: impl Fn(usize) -> String) -> String {
     let (at, dir) = (|host: usize| format!("{}:9346", addr::host(host).v4), dir.display());
     let mut text = format!(
         "[peers]\nname = \"{own}\"\nlisten = \"{}\"\nca = \"{dir}/ca.pem\"\ncertificate = \"{dir}/{own}.pem\"\n\
-         key = \"{dir}/{own}.key\"\n",
-        at(host)
+         key = \"{dir}/{own}.key\"\n{}",
+        at(host),
+        more(host)
     );
     for other in (0..lab.hosts.len()).filter(|other| *other != host) {
-        text.push_str(&format!("[[peer]]\nname = \"{}\"\naddress = \"{}\"\n", name(other), at(other)));
+        let (name, at, more) = (name(other), at(other), more(other));
+        text.push_str(&format!("[[peer]]\nname = \"{name}\"\naddress = \"{at}\"\n{more}"));
     }
     text
 }

@@ -6,21 +6,33 @@ use crate::bench::Samples;
 use crate::lab::Timeline;
 use crate::lab::client::long;
 
+use super::losses::{Found, Losses, Received, losses};
 use super::probe::Sample;
 
 /// After a migration, as long as its effects are looked for, in microseconds.
 const AFTER: u64 = 1_000_000;
+
+/// What was counted of datagrams up to some moment.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counters {
+    /// Dropped by lbx.
+    pub dropped: u64,
+    /// Dropped because a ring was full (frames of all kinds), or a socket.
+    pub full: u64,
+}
 
 /// One migration.
 #[derive(Debug, Clone, Default)]
 pub struct Outage {
     /// When what happened.
     pub times: Timeline,
-    /// Datagrams that lbx dropped and counted meanwhile.
+    /// What was counted when it began.
+    pub before: Counters,
+    /// Datagrams that lbx dropped and counted until the next one began.
     pub dropped: u64,
-    /// Frames of any kind left in the ring of the tap that the guest came from, if anybody knows.
-    pub left: Option<u64>,
-    /// Datagrams and frames dropped because a ring, or the socket of who was to read them, was full.
+    /// Datagrams that never reached the guest, and where they are.
+    pub found: Found,
+    /// Datagrams and frames dropped by then because a ring, or the socket of who was to read them, was full.
     pub full: u64,
     /// What lbx on the first host heard that was news, and when its maps said what follows: microseconds since the
     /// epoch.
@@ -72,19 +84,8 @@ pub struct Figures {
     pub fresh_failed: u64,
     /// Datagrams sent.
     pub datagrams: u64,
-    /// Of those, lost.
-    pub lost: u64,
-    /// Of those, dropped and counted by lbx.
-    pub dropped: u64,
-    /// Frames, of all kinds, left in the rings of taps that the guest came from.
-    pub left: u64,
-    /// Dropped because a ring or a socket was full.
-    pub full: u64,
-    /// Lost datagrams that are none of these: those beyond what they explain in one migration.
-    pub unexplained: u64,
-    /// Lost datagrams that were sent after the guest ran again and lbx knew it, or before it stopped, and that rings and
-    /// sockets do not explain.
-    pub outside: u64,
+    /// What became of those that were lost.
+    pub losses: Losses,
     /// Milliseconds of requests during migrations, of those that failed until they did.
     pub latency: Samples,
     /// Milliseconds of migrations away from the host that clients send to. On the way back a guest that nobody finds
@@ -119,7 +120,6 @@ impl Figures {
         self.fresh += fresh.len() as u64;
         self.fresh_failed += failed(fresh);
         self.datagrams += datagrams.len() as u64;
-        self.lost += failed(datagrams);
     }
 
     /// Adds what it took to send the guest away from the host that clients send to.
@@ -129,7 +129,8 @@ impl Figures {
         self.passes.push(outage.passes);
     }
 
-    /// Adds what a migration did to requests and datagrams.
+    /// Adds what a migration did to requests and datagrams, those that were sent in `span` among these: up to where the
+    /// next migration begins.
     ///
     /// Who waits for an answer asks nothing meanwhile: a request that takes longer than `interval` stands for those that
     /// were to be asked then, and would have waited the rest of that time.
@@ -137,7 +138,8 @@ impl Figures {
         &mut self,
         outage: &Outage,
         requests: &[Sample],
-        datagrams: &[Sample],
+        (datagrams, received): (&[Sample], &Received),
+        span: (u64, u64),
         interval: Duration,
     ) {
         let times = &outage.times;
@@ -151,21 +153,9 @@ impl Figures {
                 self.latency.push(millis(waited.as_micros()));
             }
         }
-        let lost: Vec<u64> = datagrams
-            .iter()
-            .filter(|one| (from..to).contains(&one.at) && !one.good)
-            .map(|one| one.at)
-            .collect();
-        self.dropped += outage.dropped;
-        let left = outage.left.unwrap_or(0);
-        self.left += left;
-        self.unexplained += (lost.len() as u64).saturating_sub(outage.dropped + left + outage.full);
-        self.full += outage.full;
         let delivered = outage.written("resumed", times.resumed);
         let back = times.resumed + delivered.map_or(0, |ms| (ms * 1000.0) as u64);
-        let before = lost.iter().filter(|at| **at < times.stopped).count() as u64;
-        let after = lost.iter().filter(|at| **at > back).count() as u64;
-        self.outside += (after + before.saturating_sub(left)).saturating_sub(outage.full);
+        self.losses.add(&losses(outage, back, datagrams, received, span));
         self.beyond.push(silence(times, datagrams) - millis(times.pause().as_micros()));
         if let Some(ms) = outage.written("stopped", times.stopped) {
             self.blackhole.push(ms);
@@ -206,7 +196,7 @@ mod tests {
     use super::*;
 
     fn sample(at: u64, good: bool, took: u32) -> Sample {
-        Sample { at, good, took, migrating: true }
+        Sample { at, good, took, migrating: true, sending: 100 }
     }
 
     fn times() -> Timeline {
@@ -226,16 +216,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lost_is_explained_or_it_is_not() {
+    fn a_migration_is_looked_at_from_its_command_to_a_second_after_its_end() {
         let states = vec![(2_000_300, "stopped".into()), (2_101_000, "resumed there".into())];
-        let all = Outage { times: times(), dropped: 10, left: Some(1), states, ..Outage::default() };
+        let all = Outage { times: times(), dropped: 14, states, ..Outage::default() };
         let requests =
             [sample(500_000, true, 1), sample(1_500_000, true, 7000), sample(1_500_001, false, 9000)];
         let mut figures = Figures::default();
-        figures.migration(&all, &requests, &datagrams(), Duration::from_millis(4));
-        assert_eq!((figures.migrations, figures.unexplained), (1, 3), "14 less 10 and 1");
-        // Of those sent before the stop the ring explains the one; at 2,110 and 2,120 ms lbx had known for long.
-        assert_eq!(figures.outside, 2);
+        let datagrams = (&datagrams()[..], &Received::default());
+        figures.migration(&all, &requests, datagrams, (0, u64::MAX), Duration::from_millis(4));
+        assert_eq!((figures.migrations, figures.losses.lost), (1, 14));
+        // One before the stop; at 2,110 and 2,120 ms lbx had known for long.
+        assert_eq!((figures.losses.unexplained, figures.losses.outside), (0, 3));
         // 7 and 3 of one, 9, 5 and 1 of the other.
         assert!((figures.latency.median() - 5.0).abs() < 1e-9 && figures.latency.len() == 5);
         // Answers at 1,981 and 2,131 ms around a pause of 100.

@@ -1,5 +1,7 @@
 //! Where migrations are measured: a lab of two hosts, lbx in it or not, and the load.
 
+mod hold;
+
 use std::net::{IpAddr, SocketAddr};
 use std::thread::sleep;
 use std::time::Duration;
@@ -7,8 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::figures::{Figures, Outage};
+use super::figures::{Counters, Figures, Outage};
 use super::line::Line;
+use super::losses::{Found, Received, numbers};
 use super::probe::{Kind, Probe, Running, Sample};
 use super::{Arm, Pace};
 use crate::guest::{echo, stats};
@@ -17,7 +20,7 @@ use crate::lab::client::long::{self, Long};
 use crate::lab::config::{File, Service, Target};
 use crate::lab::migrate::{Options, Outcome, now};
 use crate::lab::vm::Family;
-use crate::lab::{Lab, LabSpec, Lbx, VmKind, addr};
+use crate::lab::{Lab, LabSpec, Lbx, VmKind, addr, ring};
 use crate::scenario::{eventually, peers};
 
 /// The guest that migrates; another one stays.
@@ -70,12 +73,12 @@ impl Place {
         let lab = Lab::start(spec)?;
         let at = match arm {
             Arm::Plain => vec![lab.vm(VM)?.ip(Family::V4), lab.vm(OTHER)?.ip(Family::V4)],
-            Arm::Aware | Arm::Unaware => vec![addr::vip(0).v4.into()],
+            _ => vec![addr::vip(0).v4.into()],
         };
         let sources = lab.client().sources.iter().map(|pair| IpAddr::V4(pair.v4)).collect();
         let mut place = Self { arm, lbx: Vec::new(), lab, at, sources };
         let hosts = match arm {
-            Arm::Aware => 2,
+            Arm::Aware | Arm::Hold => 2,
             Arm::Unaware => 1,
             Arm::Plain => 0,
         };
@@ -84,7 +87,7 @@ impl Place {
             let config = place.config(host, &dir)?;
             place.lbx.push(Lbx::new(&place.lab, host, &config)?);
         }
-        if arm == Arm::Aware {
+        if arm.hears() {
             peers::certificates(&place.lbx[0], &dir, &["kvm1", "kvm2"])?;
         }
         if let Some(first) = place.lbx.first_mut() {
@@ -115,11 +118,15 @@ impl Place {
             service("datagrams", "udp", echo::PORT),
         ];
         let mut top = "[migration]\nslow_start = \"1s\"\n".to_owned();
-        if self.arm == Arm::Aware {
+        if self.arm == Arm::Hold {
+            top += "stopped = \"hold\"\n";
+        }
+        if self.arm.hears() {
             let seat = crate::lab::vm::Seat { host, ..vm.seat() };
             let [_, socket] = vm.qmp_paths(&seat);
             top += &format!("[measure]\nqmp = \"{}\"\n", socket.display().to_string().replace(VM, "{vm}"));
-            top += &peers::top(&self.lab, host, &peers::name(host), dir);
+            let hosts = if self.arm == Arm::Hold { peers::with_tunnels } else { peers::top };
+            top += &hosts(&self.lab, host, &peers::name(host), dir);
         }
         Ok(File { top, ..File::of_guests(services) }.text())
     }
@@ -133,13 +140,16 @@ impl Place {
         line: &mut Option<Line>,
     ) -> Result<()> {
         self.back()?;
-        self.lab.vm(VM)?.control(&self.lab.client().ns, &format!("dirty/{DIRTY}"))?;
+        for verb in [format!("dirty/{DIRTY}"), "forget".into()] {
+            self.lab.vm(VM)?.control(&self.lab.client().ns, &verb)?;
+        }
         self.serves()?;
         let busy = self.busy(pace)?;
         sleep(CALM);
         let mut outages = Vec::new();
         for host in [1, 0].into_iter().cycle().take(2 * pairs) {
-            outages.push((host == 1, self.migrate(host)?));
+            self.settle(outages.last_mut().map(|(_, outage)| outage))?;
+            outages.push((host == 1, self.migrate(host, Options::default())?));
             if self.arm == Arm::Unaware && host == 1 {
                 sleep(AWAY);
             }
@@ -149,6 +159,7 @@ impl Place {
             Ok(each.concat())
         };
         let (requests, fresh, datagrams) = (all(busy.requests)?, all(busy.fresh)?, all(busy.datagrams)?);
+        self.settle(outages.last_mut().map(|(_, outage)| outage))?;
         for long in busy.long {
             let report = long.stop()?;
             if self.arm == Arm::Aware && report.broken + report.moved > 0 {
@@ -157,8 +168,13 @@ impl Place {
             figures.long(&report, VM);
         }
         figures.asked(&requests, &fresh, &datagrams);
-        for (there, outage) in &outages {
-            figures.migration(outage, &requests, &datagrams, pace.interval);
+        let received = Received(self.lab.vm(VM)?.seen(&self.lab.client().ns)?);
+        // From the first datagram to the last, each belongs to one migration.
+        let later = outages.iter().skip(1).map(|(_, outage)| outage.times.begun).chain([u64::MAX]);
+        let mut from = 0;
+        for ((there, outage), to) in outages.iter().zip(later.collect::<Vec<_>>()) {
+            figures.migration(outage, &requests, (&datagrams, &received), (from, to), pace.interval);
+            from = to;
             if *there {
                 figures.transfer(outage);
             }
@@ -235,10 +251,16 @@ impl Place {
     }
 
     /// Migrates the guest to a host, and waits until that has no effects any more.
-    fn migrate(&mut self, host: usize) -> Result<Outage> {
-        let (tap, source) = (self.lab.vm(VM)?.port.clone(), self.lab.vm(VM)?.host);
-        let mut migration = self.lab.prepare_migration(VM, host, Options::default())?;
-        let (dropped, full) = (self.dropped()?, self.full()?);
+    fn migrate(&mut self, host: usize, options: Options) -> Result<Outage> {
+        let (vm, dump) = (self.lab.vm(VM)?, self.lab.record.dir().join("taken.pcap"));
+        let (tap, qemu) = (vm.port.clone(), vm.pid().context("no QEMU")?);
+        let mut migration = self.lab.prepare_migration(VM, host, options)?;
+        if options.pause.is_some() {
+            self.can_wait()?;
+        }
+        let (there, full) = (migration.seat().port.clone(), self.overflows(&tap)?);
+        let before = self.counters(&there)?;
+        ring::write_down(migration.source(), &dump)?;
         migration.start()?;
         let outcome = migration.wait(Duration::from_mins(2))?;
         if outcome != Outcome::Completed {
@@ -247,17 +269,18 @@ impl Place {
         let ram = migration.source().execute("query-migrate", &json!({}))?["ram"].take();
         // Its process is still there, and in the ring what it never took.
         sleep(CALM);
-        let left = self.left(source, &tap)?;
-        let dropped = self.dropped()?.saturating_sub(dropped);
-        let full = self.full()?.saturating_sub(full);
+        let found = Found { ring: numbers(&ring::take(qemu, &tap)?), taken: numbers(&ring::written(&dump)?) };
+        std::fs::remove_file(&dump)?;
+        let full = self.overflows(&tap)?.saturating_sub(full);
         let (times, process) = migration.finish(&mut self.lab)?;
         drop(process);
-        let states = if self.arm == Arm::Aware { self.states(times.begun)? } else { Vec::new() };
+        let states = if self.arm.hears() { self.states(times.begun)? } else { Vec::new() };
         let outage = Outage {
             times,
-            dropped,
-            left,
+            dropped: 0,
+            found,
             full,
+            before,
             states,
             sent: ram["transferred"].as_f64().unwrap_or(0.0) / 1e6,
             passes: ram["dirty-sync-count"].as_f64().unwrap_or(0.0),
@@ -266,32 +289,44 @@ impl Place {
         Ok(outage)
     }
 
-    /// Packets to the flow of datagrams that lbx has dropped so far.
-    fn dropped(&self) -> Result<u64> {
-        let Some(lbx) = self.lbx.first() else { return Ok(0) };
-        let all = lbx.json(&["targets"])?;
-        let row = all["targets"].as_array().and_then(|all| all.iter().find(|row| row["name"] == DATAGRAMS));
-        row.and_then(|row| row["counters"]["drops"].as_u64())
-            .with_context(|| format!("no {DATAGRAMS} in {all}"))
+    /// Takes into account what was counted since a migration began: before the next one begins, or when nobody asks any
+    /// more.
+    fn settle(&self, outage: Option<&mut Outage>) -> Result<()> {
+        let Some(outage) = outage else { return Ok(()) };
+        let now = self.counters(&self.lab.vm(VM)?.port)?;
+        outage.dropped = now.dropped.saturating_sub(outage.before.dropped);
+        outage.full += now.full.saturating_sub(outage.before.full);
+        Ok(())
     }
 
-    /// Frames in the ring of a host's tap, as its lbx sees it.
-    fn left(&self, host: usize, tap: &str) -> Result<Option<u64>> {
-        let Some(lbx) = self.lbx.get(host) else { return Ok(None) };
-        queues(lbx, tap, "depth")
-    }
-
-    /// What was dropped so far because a ring of the guest's taps was full, or a socket for datagrams: its own, which it
-    /// takes along, or the client's.
-    fn full(&self) -> Result<u64> {
+    /// What was counted so far of datagrams to the guest, which has this tap or is about to have it.
+    fn counters(&self, tap: &str) -> Result<Counters> {
         let (vm, client) = (self.lab.vm(VM)?, &self.lab.client().ns);
-        let mut full = 0;
-        for lbx in &self.lbx {
-            full += queues(lbx, &vm.port, "drops")?.unwrap_or(0);
+        let mut dropped = 0;
+        if let Some(lbx) = self.lbx.first() {
+            let all = lbx.json(&["targets"])?;
+            let rows = all["targets"].as_array();
+            let row = rows.and_then(|all| all.iter().find(|row| row["name"] == DATAGRAMS));
+            dropped = row
+                .and_then(|row| row["counters"]["drops"].as_u64())
+                .with_context(|| format!("no {DATAGRAMS} in {all}"))?;
         }
-        // What is zero is not listed.
-        full += vm.stats(client)?["kernel"][FULL].as_u64().unwrap_or(0);
-        Ok(full + client.run(stats::counters)?.get(FULL).copied().unwrap_or(0))
+        // What is zero is not listed. The guest takes its own along.
+        let sockets = vm.stats(client)?["kernel"][FULL].as_u64().unwrap_or(0)
+            + client.run(stats::counters)?.get(FULL).copied().unwrap_or(0);
+        Ok(Counters { dropped, full: sockets + self.overflows(tap)? })
+    }
+
+    /// Frames that found no room in the ring of a tap so far, as the lbx of its host says.
+    fn overflows(&self, tap: &str) -> Result<u64> {
+        let mut frames = 0;
+        for lbx in &self.lbx {
+            let all = lbx.json(&["queues"])?;
+            let rows = all["queues"].as_array().context("no queues")?;
+            let of_tap = rows.iter().filter(|row| row["nic"] == tap);
+            frames += of_tap.filter_map(|row| row["drops"].as_u64()).sum::<u64>();
+        }
+        Ok(frames)
     }
 
     /// What the first host has heard of the migration that began then, and when its maps said what follows, in
@@ -317,11 +352,4 @@ impl Place {
         states.sort();
         Ok(states)
     }
-}
-
-/// A sum over the queues of a host's tap, as its lbx sees them; `None` if it does not tell.
-fn queues(lbx: &Lbx, tap: &str, what: &str) -> Result<Option<u64>> {
-    let all = lbx.json(&["queues"])?;
-    let rows = all["queues"].as_array().context("no queues")?;
-    Ok(rows.iter().filter(|row| row["nic"] == tap).map(|row| row[what].as_u64()).sum())
 }

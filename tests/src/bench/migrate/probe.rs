@@ -35,6 +35,8 @@ pub struct Sample {
     pub took: u32,
     /// The VM that migrates gave it.
     pub migrating: bool,
+    /// A datagram: microseconds until the kernel had sent it.
+    pub sending: u32,
 }
 
 /// How to probe.
@@ -174,9 +176,14 @@ impl Probe {
                 good: false,
                 took: 0,
                 migrating: false,
+                sending: 0,
             });
+            let begun = Instant::now();
             // Refused is lost, and counted as that.
             let _ = socket.send(&u64::from(number).to_be_bytes());
+            if let Some(one) = samples.lock().unwrap_or_else(PoisonError::into_inner).last_mut() {
+                one.sending = micros(begun);
+            }
             number += 1;
             sleep((self.interval * number).saturating_sub(start.elapsed()));
         }
@@ -200,6 +207,9 @@ impl Running {
 }
 
 fn sample(at: u64, start: Instant, good: bool, migrating: bool) -> Sample {
-    let took = start.elapsed().as_micros().min(u128::from(u32::MAX)) as u32;
-    Sample { at, good, took, migrating }
+    Sample { at, good, took: micros(start), migrating, sending: 0 }
+}
+
+fn micros(since: Instant) -> u32 {
+    since.elapsed().as_micros().min(u128::from(u32::MAX)) as u32
 }

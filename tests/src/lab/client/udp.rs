@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nix::sys::socket::{setsockopt, sockopt};
 
 use super::{PerVm, note};
 use crate::lab::Netns;
@@ -42,6 +43,8 @@ pub fn socket(server: SocketAddr, source: Option<IpAddr>, limit: Duration) -> Re
     let any: IpAddr =
         if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((source.unwrap_or(any), 0))?;
+    // Answers may come all at once, to a thread that has no time.
+    setsockopt(&socket, sockopt::RcvBufForce, &crate::guest::echo::BUFFER)?;
     socket.connect(server)?;
     socket.set_read_timeout(Some(limit))?;
     Ok(socket)
