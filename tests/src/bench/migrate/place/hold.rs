@@ -16,7 +16,10 @@ impl Place {
     /// So many migrations to the other host with one flow all the time, and back without any.
     pub fn hold(&mut self, migrations: usize, held: &mut Held) -> Result<()> {
         let client = self.lab.client().ns.clone();
-        for _ in 0..migrations {
+        for number in 0..migrations {
+            if number > 0 {
+                self.migrate(0, Options::default())?;
+            }
             self.lab.vm(VM)?.control(&client, "forget")?;
             let probe = Probe {
                 kind: Kind::Datagram,
@@ -34,7 +37,6 @@ impl Place {
             // Nothing is to change for its packets when it runs.
             let lost = losses(&outage, outage.times.resumed, &datagrams, &received, (0, u64::MAX));
             held.add(&outage.times, &datagrams, &received, &lost);
-            self.migrate(0, Options::default())?;
         }
         Ok(())
     }
