@@ -51,3 +51,6 @@ pub use object::ebpf_object;
 pub use pins::Instance;
 pub use queues::{Queues, peak_in};
 pub use regions::Region;
+pub use sys::raw::RawMap;
+pub use sys::run::Answer;
+pub use sys::{MapInfo, TestRun, btf_by_id, prog_by_id};

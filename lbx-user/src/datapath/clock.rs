@@ -157,7 +157,7 @@ pub(crate) fn read(program: &OwnedFd) -> Result<u64> {
     // The smallest frame test_run.c takes is an Ethernet header; a little more keeps every driver path happy.
     let packet = [0u8; 64];
     let mut out = [0u8; 64];
-    sys::test_run(program, &packet, &mut out).map_err(Error::io("running lbx_clock"))?;
+    sys::TestRun::of(program).packet(&packet).room(&mut out).run().map_err(Error::io("running lbx_clock"))?;
     let mut jiffies = [0; 8];
     jiffies.copy_from_slice(&out[..8]);
     match u64::from_ne_bytes(jiffies) {

@@ -54,7 +54,8 @@ impl Maps {
         let Some(program) = &self.depth else { return Ok(None) };
         let (mut packet, mut out) = ([0; 64], [0; 64]);
         packet[..4].copy_from_slice(&word.0.to_ne_bytes());
-        sys::test_run(program, &packet, &mut out).map_err(Error::io("running lbx_depth"))?;
+        let run = sys::TestRun::of(program).packet(&packet).room(&mut out);
+        run.run().map_err(Error::io("running lbx_depth"))?;
         let mut depth = [0; 8];
         depth.copy_from_slice(&out[..8]);
         Ok(u32::try_from(i64::from_ne_bytes(depth)).ok())

@@ -141,7 +141,8 @@ impl Queues {
         let count = count.min(MAX_RINGS);
         for first in (0..count).step_by(RINGS_A_RUN as usize) {
             let args = [first, (count - first).min(RINGS_A_RUN), round].map(u64::from);
-            sys::trace::run_raw_tracepoint(&self.read, &args).map_err(Error::io("reading rings"))?;
+            let run = sys::TestRun::of(&self.read).context(bytemuck::bytes_of(&args));
+            run.run().map_err(Error::io("reading rings"))?;
         }
         Ok(())
     }

@@ -8,7 +8,11 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+pub mod raw;
+pub mod run;
 pub mod trace;
+
+pub use run::TestRun;
 
 /// Commands of `enum bpf_cmd`.
 mod cmd {
@@ -22,6 +26,9 @@ mod cmd {
     pub const PROG_GET_FD_BY_ID: u32 = 13;
     pub const OBJ_GET_INFO_BY_FD: u32 = 15;
     pub const PROG_QUERY: u32 = 16;
+    pub const BTF_GET_FD_BY_ID: u32 = 19;
+    pub const MAP_LOOKUP_BATCH: u32 = 24;
+    pub const MAP_UPDATE_BATCH: u32 = 26;
     pub const LINK_CREATE: u32 = 28;
     pub const LINK_UPDATE: u32 = 29;
     pub const LINK_GET_FD_BY_ID: u32 = 30;
@@ -293,6 +300,11 @@ pub fn prog_by_id(id: u32) -> io::Result<OwnedFd> {
     bpf_fd(cmd::PROG_GET_FD_BY_ID, &mut [id, 0, 0])
 }
 
+/// Opens the types (BTF) of a program by their id.
+pub fn btf_by_id(id: u32) -> io::Result<OwnedFd> {
+    bpf_fd(cmd::BTF_GET_FD_BY_ID, &mut [id, 0, 0])
+}
+
 /// `BPF_PROG_QUERY`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -325,34 +337,4 @@ pub fn tcx_programs(ifindex: u32, hook: Hook) -> io::Result<Vec<u32>> {
         Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => Ok(Vec::new()),
         Err(e) => Err(e),
     }
-}
-
-/// `BPF_PROG_TEST_RUN` without context.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct TestRun {
-    prog_fd: u32,
-    retval: u32,
-    data_size_in: u32,
-    data_size_out: u32,
-    data_in: u64,
-    data_out: u64,
-    repeat: u32,
-    duration: u32,
-}
-
-/// Runs a program once over `packet`; answers its return value and leaves the packet after it in `out`.
-pub fn test_run(program: &impl AsFd, packet: &[u8], out: &mut [u8]) -> io::Result<u32> {
-    let mut attr = TestRun {
-        prog_fd: raw(program),
-        retval: 0,
-        data_size_in: packet.len() as u32,
-        data_size_out: out.len() as u32,
-        data_in: address(packet),
-        data_out: out.as_mut_ptr() as u64,
-        repeat: 1,
-        duration: 0,
-    };
-    bpf(cmd::PROG_TEST_RUN, &mut attr)?;
-    Ok(attr.retval)
 }

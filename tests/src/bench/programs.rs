@@ -12,6 +12,7 @@ use aya::programs::{ProgramFd, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use lbx_common::limits::WAYS;
 use lbx_common::measure::{WORDS, Wrap, flags};
+use lbx_user::datapath::RawMap;
 
 use super::clock;
 use crate::bpf::run;
@@ -130,6 +131,12 @@ impl Programs {
         }
     }
 
+    /// Writes an element of an array.
+    fn write(&self, map: &str, element: u32, value: &[u8]) -> Result<()> {
+        let written = RawMap::of_borrowed(self.map(map)?)?.set(&element.to_ne_bytes(), value);
+        written.with_context(|| map.to_owned())
+    }
+
     /// Says which packets the wrapper makes of `frame`. `whole`: the program changes more than the MACs.
     pub(super) fn wrap(&self, frame: &[u8], flows: Flows, whole: bool) -> Result<()> {
         let mut bytes = [0; 16 + 4 * WORDS];
@@ -148,8 +155,7 @@ impl Programs {
         let flags = kind | if v6 { flags::V6 } else { 0 } | if whole { flags::WHOLE } else { 0 };
         let len = frame.len() as u32;
         let wrap = Wrap { flags, mask, state: 0x9e37_79b9, len, ethernet, words, reserved_tail: 0 };
-        // SAFETY: the map's value is a `Wrap`, in lbx-ebpf/src/bench/maps.rs.
-        unsafe { run::update(self.map("bench_wrap")?, 0, bytemuck::bytes_of(&wrap)) }.context("bench_wrap")
+        self.write("bench_wrap", 0, bytemuck::bytes_of(&wrap))
     }
 
     /// Nanoseconds per packet of the loop over a program, and the last verdict.
@@ -179,8 +185,7 @@ impl Programs {
     /// Puts a program into one of the program arrays.
     pub(super) fn jump(&self, array: &str, program: BorrowedFd<'_>) -> Result<()> {
         let fd = program.as_raw_fd().to_ne_bytes();
-        // SAFETY: a program array's value is a descriptor, four bytes.
-        unsafe { run::update(self.map(array)?, 0, &fd) }.with_context(|| array.to_owned())
+        self.write(array, 0, &fd)
     }
 
     /// Puts a program behind the wrappers at XDP.
@@ -196,9 +201,7 @@ impl Programs {
     /// # Errors
     /// When the element is beyond the map.
     pub fn race(&self, element: u32, value: u64) -> Result<()> {
-        // SAFETY: the map's value is a u64, in lbx-ebpf/src/bench/maps.rs.
-        unsafe { run::update(self.map("bench_racers")?, element, &value.to_ne_bytes()) }
-            .context("bench_racers")
+        self.write("bench_racers", element, &value.to_ne_bytes())
     }
 
     /// The cost of `times` packets, on the core the thread stays on.

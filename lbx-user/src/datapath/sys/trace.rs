@@ -1,6 +1,6 @@
-//! Iterators, raw tracepoints and test runs of them.
+//! Iterators.
 
-use super::{bpf, bpf_fd, cmd, raw};
+use super::{bpf_fd, cmd, raw};
 use bytemuck::{Pod, Zeroable};
 use std::fs::File;
 use std::io::{self, Read};
@@ -43,35 +43,4 @@ pub fn iterate(link: &impl AsFd, out: &mut Vec<u8>) -> io::Result<()> {
     let fd = bpf_fd(cmd::ITER_CREATE, &mut [raw(link), 0])?;
     // A read gives whole records of as many files as fit its buffer (bpf_seq_read, kernel/bpf/bpf_iter.c).
     File::from(fd).read_to_end(out).map(drop)
-}
-
-/// `BPF_PROG_TEST_RUN` with a context.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct RunWithContext {
-    prog_fd: u32,
-    retval: u32,
-    data_size: [u32; 2],
-    data: [u64; 2],
-    repeat: u32,
-    duration: u32,
-    ctx_size_in: u32,
-    ctx_size_out: u32,
-    ctx_in: u64,
-    ctx_out: u64,
-    flags: u32,
-    cpu: u32,
-    batch_size: u32,
-    pad: u32,
-}
-
-/// Runs the program of a raw tracepoint once, with these arguments.
-pub fn run_raw_tracepoint(program: &impl AsFd, args: &[u64; 3]) -> io::Result<()> {
-    let mut attr = RunWithContext {
-        prog_fd: raw(program),
-        ctx_size_in: size_of_val(args) as u32,
-        ctx_in: args.as_ptr() as u64,
-        ..RunWithContext::zeroed()
-    };
-    bpf(cmd::PROG_TEST_RUN, &mut attr).map(drop)
 }

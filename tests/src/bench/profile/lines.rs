@@ -6,8 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use aya_obj::generated::{bpf_btf_info, bpf_line_info, bpf_prog_info};
-
-use crate::bpf::run;
+use lbx_user::datapath;
 
 /// Command of `enum bpf_cmd` (include/uapi/linux/bpf.h).
 const OBJ_GET_INFO_BY_FD: u32 = 15;
@@ -30,7 +29,7 @@ impl Lines {
             let loaded = loaded.context("listing programs")?;
             if loaded.name_as_str().is_some_and(|name| name.starts_with(prefix)) {
                 // One that is gone by now is none of ours.
-                let Ok(program) = run::program(loaded.id()) else { continue };
+                let Ok(program) = datapath::prog_by_id(loaded.id()) else { continue };
                 all.add(&program)?;
             }
         }
@@ -111,7 +110,7 @@ fn short(path: &str) -> &str {
 
 /// The strings of a program's BTF.
 fn strings(id: u32) -> Result<Vec<u8>> {
-    let fd = run::types(id).context("BTF")?;
+    let fd = datapath::btf_by_id(id).context("BTF")?;
     // SAFETY: all zeroes are a value of this struct of integers.
     let mut info: bpf_btf_info = unsafe { std::mem::zeroed() };
     // SAFETY: the struct says of nothing where to put it.
