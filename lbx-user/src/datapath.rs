@@ -33,6 +33,7 @@ mod resize;
 mod shape;
 mod sys;
 mod upgrade;
+mod verify;
 
 pub use caps::check as check_capabilities;
 pub use clock::{Clock, IdleTimes, MAX_IDLE_EPOCHS, Rate};

@@ -12,7 +12,7 @@ use super::netlink::Direction;
 use super::pins::{self, Instance};
 use super::resize::{self, Plan};
 use super::upgrade::{self, InForce};
-use super::{caps, cpus, shape, sys};
+use super::{caps, cpus, shape, sys, verify};
 use aya::programs::{Program, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use lbx_common::limits::{FLOWS_DEFAULT, TABLE_POOL, WAYS};
@@ -150,6 +150,7 @@ impl Datapath {
         let mut notes = Vec::new();
         let (mut ebpf, sight) =
             see(instance, object, options, Source { version, resize, sight: None }, &mut notes)?;
+        verify::all(&mut ebpf)?;
         let clock = xdp_program(&mut ebpf, "lbx_clock")?;
         sys::pin(&clock, &instance.progs(version).join("lbx_clock"))
             .map_err(Error::io("pinning lbx_clock"))?;
@@ -334,14 +335,14 @@ fn open(
 /// Loads an XDP program and answers its descriptor.
 fn xdp_program(ebpf: &mut Ebpf, name: &str) -> Result<OwnedFd> {
     let program: &mut Xdp = program(ebpf, name)?.try_into().map_err(refused(name))?;
-    program.load().map_err(refused(name))?;
+    verify::once(program.load()).map_err(refused(name))?;
     duplicate(program.fd().map_err(refused(name))?)
 }
 
 /// Loads a classifier and answers its descriptor.
 fn tc_program(ebpf: &mut Ebpf, name: &str) -> Result<OwnedFd> {
     let program: &mut SchedClassifier = program(ebpf, name)?.try_into().map_err(refused(name))?;
-    program.load().map_err(refused(name))?;
+    verify::once(program.load()).map_err(refused(name))?;
     duplicate(program.fd().map_err(refused(name))?)
 }
 
@@ -349,7 +350,7 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
     ebpf.program_mut(name).ok_or_else(|| Error::Missing(format!("program {name}")))
 }
 
-fn refused(name: &str) -> impl FnOnce(aya::programs::ProgramError) -> Error {
+pub(super) fn refused(name: &str) -> impl FnOnce(aya::programs::ProgramError) -> Error {
     let name = name.to_owned();
     move |source| Error::Program { name, source }
 }
