@@ -47,10 +47,10 @@ impl TestPackage {
         Ok(Self { targets: package.context("the workspace has no package lbx-tests")?.targets })
     }
 
-    /// The test binaries whose names start with `prefix`.
-    pub fn tests(&self, prefix: &str) -> Vec<&str> {
-        let tests = self.targets.iter().filter(|target| target.kind.iter().any(|kind| kind == "test"));
-        tests.map(|target| target.name.as_str()).filter(|name| name.starts_with(prefix)).collect()
+    /// Whether it has a test binary of this name.
+    pub fn has_test(&self, name: &str) -> bool {
+        let mut tests = self.targets.iter().filter(|target| target.kind.iter().any(|kind| kind == "test"));
+        tests.any(|target| target.name == name)
     }
 }
 
@@ -59,14 +59,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn targets_are_found_by_kind_and_prefix() {
+    fn targets_are_found_by_kind_and_name() {
         let text = r#"{"packages":[{"name":"other","targets":[]},{"name":"lbx-tests","targets":[
             {"name":"lbx_tests","kind":["lib"]},{"name":"lbx-lab","kind":["bin"]},
-            {"name":"vm_lab","kind":["test"]},{"name":"bpf_parse","kind":["test"]}]}]}"#;
+            {"name":"vm","kind":["test"]},{"name":"bpf","kind":["test"]}]}]}"#;
         let package = TestPackage::parse(text).unwrap();
-        assert_eq!(package.tests("vm_"), ["vm_lab"]);
-        assert!(package.tests("lbx").is_empty());
-        assert!(package.tests("netns_").is_empty());
+        assert!(package.has_test("vm") && package.has_test("bpf"));
+        assert!(!package.has_test("lbx-lab") && !package.has_test("v") && !package.has_test("netns"));
         assert!(TestPackage::parse(r#"{"packages":[]}"#).is_err());
     }
 

@@ -228,6 +228,16 @@ impl Cmd {
         for key in &self.unset {
             command.env_remove(key);
         }
+        // What cargo says of xtask to xtask is nothing to a cargo below it: build scripts that look at these variables
+        // would run again, and what depends on them be built again, after every cargo that is not run from here.
+        for (key, _) in std::env::vars_os() {
+            if ["CARGO_PKG_", "CARGO_MANIFEST_"]
+                .iter()
+                .any(|name| key.as_encoded_bytes().starts_with(name.as_bytes()))
+            {
+                command.env_remove(key);
+            }
+        }
         command.args(&self.args);
         if !self.foreground {
             command.current_dir(paths::root());
@@ -245,8 +255,8 @@ impl Cmd {
         }
         if !self.detached && !self.foreground {
             // SAFETY: the closure runs between fork and exec and makes one prctl call, which is
-            // async-signal-safe and touches no memory of ours. The signal is tied to the thread that forks:
-            // that is the main thread, commands are started nowhere else.
+            // async-signal-safe and touches no memory of ours. The signal is tied to the thread that forks,
+            // and every thread that does waits here for the end of its command.
             unsafe {
                 command.pre_exec(|| {
                     nix::sys::prctl::set_pdeathsig(Signal::SIGTERM).map_err(std::io::Error::from)

@@ -2,6 +2,7 @@
 
 mod layer;
 mod summary;
+mod turns;
 
 use std::time::Instant;
 

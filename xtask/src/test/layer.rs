@@ -1,4 +1,7 @@
 //! One layer of tests: how it is built, as whom it runs, and for how long it may.
+//!
+//! A layer is one program, because each program links everything. Tests of the kernel program run in one process,
+//! those with labs each in one of its own: what one leaves running, or does to its process, is no other's.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -8,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use super::summary::Summary;
+use super::turns;
 use crate::metadata::TestPackage;
 use crate::process::{Cmd, Outcome};
 use crate::{artifacts, build, paths};
@@ -39,7 +43,7 @@ impl Layer {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Unit, Self::Bpf, Self::Netns, Self::Vm];
 
-    /// As in the names of test binaries: `bpf_*`.
+    /// As its test binary is called.
     pub fn name(self) -> &'static str {
         match self {
             Self::Unit => "unit",
@@ -49,72 +53,56 @@ impl Layer {
         }
     }
 
-    /// How long one binary of it may take.
+    /// How long a test of it may take; of the first two all of them.
     fn limit(self) -> Duration {
         Duration::from_secs(match self {
             Self::Unit | Self::Bpf => 300,
             Self::Netns => 420,
-            Self::Vm => 600,
+            Self::Vm => 900,
         })
     }
 
-    /// How many tests of a binary run at a time; None: as many as there are cores.
-    fn threads(self) -> Option<u32> {
+    /// The test binaries it needs: tests of the vm layer run some of other layers inside a guest, and those called
+    /// `nested` run nowhere else.
+    fn needs(self) -> &'static [&'static str] {
         match self {
-            Self::Unit | Self::Bpf => None,
-            // They wait most of the time.
-            Self::Netns => Some(2),
-            // Guests are emulated: a lab fills two cores, and what it measures suffers from company.
-            Self::Vm => Some(1),
+            Self::Unit => &[],
+            Self::Bpf => &["bpf"],
+            Self::Netns => &["netns"],
+            Self::Vm => &["bpf", "nested", "vm"],
         }
     }
 
-    /// The test binaries of it, as they begin.
-    fn prefix(self) -> String {
-        format!("{}_", self.name())
-    }
-
-    /// The test binaries it needs, as they begin: tests of the vm layer run some of other layers inside a guest,
-    /// and those called `nested_*` run nowhere else.
-    fn needs(self) -> Vec<String> {
-        let others: &[&str] = if self == Self::Vm { &["bpf_", "netns_", "nested_"] } else { &[] };
-        others.iter().map(|prefix| (*prefix).to_owned()).chain([self.prefix()]).collect()
-    }
-
-    /// Runs it, out of what has been compiled. None when the layer has no test binaries.
+    /// Runs it, out of what has been compiled. None when the layer has no tests.
     ///
     /// # Errors
     /// When something does not start, or a signal arrived; not when a test fails.
     pub fn run(self, binaries: &[TestBinary], filter: &[String]) -> Result<Option<Summary>> {
-        if self == Self::Unit { unit(filter).map(Some) } else { self.privileged(binaries, filter) }
-    }
-
-    fn privileged(self, binaries: &[TestBinary], filter: &[String]) -> Result<Option<Summary>> {
-        let prefix = self.prefix();
-        let own: Vec<_> = binaries.iter().filter(|binary| binary.name.starts_with(&prefix)).collect();
-        if own.is_empty() {
-            return Ok(None);
+        if self == Self::Unit {
+            return unit(filter).map(Some);
         }
+        let Some(binary) = binaries.iter().find(|binary| binary.name == self.name()) else { return Ok(None) };
         if self == Self::Vm {
             list_nested(binaries)?;
         }
+        let cmd = self.command(binary);
+        if self == Self::Bpf {
+            // What is loaded for one test serves the next: all in one process.
+            return Ok(Some(judge(self.name(), &cmd.args(filter).tee()?)));
+        }
+        println!("+ {} --exact ...", cmd.line());
         let mut total = Summary::default();
-        for binary in own {
-            let mut cmd = Cmd::new(&binary.executable)
-                .envs(&artifacts::env(false))
-                .env("RUST_BACKTRACE", "1")
-                .root()
-                .sweep()
-                .limit(self.limit());
-            if self == Self::Vm {
-                cmd = cmd.env("LBX_NESTED_TESTS", nested_list());
-            }
-            if let Some(threads) = self.threads() {
-                cmd = cmd.arg(format!("--test-threads={threads}"));
-            }
-            total += judge(&binary.name, &cmd.args(filter).tee()?);
+        for turn in turns::of(self, turns::list(&cmd, filter)?) {
+            turn.run(&cmd, |name, outcome| total += judge(name, outcome))?;
         }
         Ok(Some(total))
+    }
+
+    /// The command of its tests.
+    fn command(self, binary: &TestBinary) -> Cmd {
+        let cmd = Cmd::new(&binary.executable).envs(&artifacts::env(false)).env("RUST_BACKTRACE", "1");
+        let cmd = if self == Self::Vm { cmd.env("LBX_NESTED_TESTS", nested_list()) } else { cmd };
+        cmd.root().sweep().limit(self.limit())
     }
 }
 
@@ -139,13 +127,16 @@ fn unit(filter: &[String]) -> Result<Summary> {
 /// Counts, and makes a crash or a time-out count as a failure.
 fn judge(name: &str, outcome: &Outcome) -> Summary {
     let mut sum = Summary::parse(&outcome.stdout);
-    if outcome.timed_out {
-        println!("\n!! {name} was ended: out of time");
-        sum.failed += 1;
+    let problem = if outcome.timed_out {
+        "was ended: out of time".to_owned()
     } else if !outcome.status.success() && sum.failed == 0 {
-        println!("\n!! {name} ended without a result ({})", outcome.status);
-        sum.failed += 1;
-    }
+        format!("ended without a result ({})", outcome.status)
+    } else {
+        return sum;
+    };
+    println!("\n!! {name} {problem}");
+    sum.failed += 1;
+    sum.failures.push(format!("{name}: {problem}"));
     sum
 }
 
@@ -155,8 +146,8 @@ fn judge(name: &str, outcome: &Outcome) -> Summary {
 /// When something does not build, or a signal arrived.
 pub fn compile(layers: &[Layer]) -> Result<Vec<TestBinary>> {
     let package = TestPackage::read()?;
-    let prefixes: BTreeSet<_> = layers.iter().flat_map(|layer| layer.needs()).collect();
-    let names: Vec<_> = prefixes.iter().flat_map(|prefix| package.tests(prefix)).collect();
+    let needed: BTreeSet<_> = layers.iter().flat_map(|layer| layer.needs()).copied().collect();
+    let names: Vec<_> = needed.into_iter().filter(|name| package.has_test(name)).collect();
     let mut cmd = build::cargo("test").arg("--no-run");
     if layers.contains(&Layer::Unit) {
         cmd = cmd.args(UNIT);
@@ -170,8 +161,7 @@ pub fn compile(layers: &[Layer]) -> Result<Vec<TestBinary>> {
     if !built.status.success() {
         bail!("the tests did not build");
     }
-    let mut binaries = executables(&built.stdout);
-    binaries.sort_by(|a, b| a.name.cmp(&b.name));
+    let binaries = executables(&built.stdout);
     if binaries.len() != names.len() {
         bail!("cargo built {} test binaries out of {}", binaries.len(), names.len());
     }
@@ -212,10 +202,10 @@ mod tests {
         let messages = r#"
 {"reason":"compiler-artifact","target":{"name":"lbx_tests","kind":["lib"]},"executable":null}
 {"reason":"compiler-artifact","target":{"name":"lbx-lab","kind":["bin"]},"executable":"/t/lbx-lab"}
-{"reason":"compiler-artifact","target":{"name":"vm_lab","kind":["test"]},"executable":"/t/deps/vm_lab-1"}
+{"reason":"compiler-artifact","target":{"name":"vm","kind":["test"]},"executable":"/t/deps/vm-1"}
 {"reason":"build-finished","success":true}
 not json"#;
-        let expected = TestBinary { name: "vm_lab".to_owned(), executable: "/t/deps/vm_lab-1".into() };
+        let expected = TestBinary { name: "vm".to_owned(), executable: "/t/deps/vm-1".into() };
         assert_eq!(executables(messages), [expected]);
     }
 
