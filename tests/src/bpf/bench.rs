@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lbx_common::algo::maglev::{self, Entry, Table};
@@ -12,13 +11,17 @@ use lbx_common::flow::TargetWord;
 use lbx_common::reason::Reason;
 use lbx_common::service::Service;
 use lbx_common::target::{State, StateWord, Target, Weight};
-use lbx_user::datapath::{self, Counters, Datapath, Device, Direction, Instance, Maps, TcMode, XdpMode};
-use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
+use lbx_user::datapath::{
+    self, Counters, Datapath, Device, Direction, Instance, Maps, Options, Point, TcMode, XdpMode,
+};
+use nix::sched::{CloneFlags, unshare};
 
-use super::run::{self, Runner, Verdict};
+use super::pool::{self, Loaded};
+use super::run::{Runner, Verdict};
+use super::seat::Seat;
 use super::world::World;
+use crate::lab::bpffs;
 use crate::lab::record::{Item, Record};
-use crate::lab::{bpffs, cleanup};
 
 /// Where a frame comes in: the hook, and the index of the port.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -48,52 +51,76 @@ pub struct Ran {
 pub struct Bench {
     /// What it is configured with.
     pub world: World,
-    datapath: Datapath,
+    maps: Maps,
+    last: Counters,
     devices: Vec<Device>,
     runners: HashMap<Hook, Runner>,
-    last: Counters,
-    instance: Instance,
-    record: Record,
+    // Always there until it is dropped.
+    loaded: Option<Loaded>,
+    again: bool,
+    _seat: Seat,
 }
 
 impl Drop for Bench {
     fn drop(&mut self) {
         self.runners.clear();
-        // Pinned links outlive the namespace.
-        if let Err(e) = datapath::detach_all(&self.instance) {
-            eprintln!("detaching {:?}: {e}", self.instance);
+        // What a test that failed left behind is none to go on with.
+        let Some(loaded) = self.loaded.take().filter(|_| self.again && !std::thread::panicking()) else {
+            return;
+        };
+        if let Err(e) = pool::give(loaded) {
+            eprintln!("not used again: {e:#}");
         }
-        let _ = cleanup::remove(self.record.dir());
     }
 }
 
 impl Bench {
-    /// Makes a namespace for the calling thread, with one veth per port, loads the program and fills the maps.
+    /// Makes a namespace for the calling thread, with one veth per port, loads the programs and fills the maps.
     pub fn new(world: World) -> Self {
+        Self::with(world, load, false)
+    }
+
+    /// The same with programs that another test may have used before, as if they had just been loaded; when it is
+    /// dropped, another test may.
+    pub fn ready(world: World) -> Self {
+        Self::with(world, |options| pool::take(options).unwrap_or_else(|| load(options)), true)
+    }
+
+    fn with(world: World, load: impl FnOnce(&Options) -> Loaded, again: bool) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "this test needs root: it loads BPF programs");
-        bpffs::ensure().unwrap();
-        let record = Record::create().unwrap();
-        let instance = Instance::new(Some(&format!("t{}", record.id()))).unwrap();
-        record.add(&Item::Dir(instance.dir().parent().unwrap().into())).unwrap();
-        stay_on_one_cpu();
+        let seat = Seat::take();
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
         let devices = make_devices(world.ports.len());
-        let datapath = Datapath::load(&instance, &object(), &world.options).unwrap();
-        let last = Counters::default();
-        let mut bench = Self { world, datapath, devices, runners: HashMap::new(), last, instance, record };
+        let loaded = load(&world.options);
+        let maps = Maps::open_pinned_writable(&loaded.instance).unwrap();
+        let (last, runners) = (Counters::default(), HashMap::new());
+        let mut bench =
+            Self { world, maps, last, devices, runners, loaded: Some(loaded), again, _seat: seat };
         bench.configure();
         bench.settle();
         bench
     }
 
+    fn loaded(&self) -> &Loaded {
+        self.loaded.as_ref().expect("there until it is dropped")
+    }
+
+    /// Puts every map back to what it was after loading, as for the next test; the names of those that were not so,
+    /// and of those that still are not.
+    pub fn put_back(&self) -> [Vec<String>; 2] {
+        let before = self.loaded().changed().unwrap();
+        self.loaded().restore().unwrap();
+        [before, self.loaded().changed().unwrap()]
+    }
+
     /// The instance its maps are pinned under.
     pub fn instance(&self) -> &Instance {
-        &self.instance
+        &self.loaded().instance
     }
 
     /// The maps.
     pub fn maps(&self) -> &Maps {
-        self.datapath.maps()
+        &self.maps
     }
 
     /// Interface of the port at an index.
@@ -108,7 +135,7 @@ impl Bench {
         }
         let world = self.world.clone();
         for (index, service, target) in world.targets() {
-            let ifindex = self.devices[target.port as usize].ifindex;
+            let ifindex = self.ifindex(target.port);
             let entry = target.entry(service, &world.services[service], ifindex);
             self.maps().write_target(index, &entry).unwrap();
         }
@@ -191,23 +218,25 @@ impl Bench {
             let runner = self.attach(hook);
             self.runners.insert(hook, runner);
         }
-        self.runners.get_mut(&hook).unwrap()
+        self.runners.get_mut(&hook).expect("just put there")
     }
 
     fn attach(&mut self, hook: Hook) -> Runner {
         let (Hook::Xdp(index) | Hook::Tc(index) | Hook::Out(index, _)) = hook;
         let device = self.devices[index as usize].clone();
+        let loaded = self.loaded.as_mut().expect("there until it is dropped");
+        let datapath = &mut loaded.datapath;
         let point = match hook {
             Hook::Xdp(_) => {
-                self.datapath.attach_xdp(&device, index, XdpMode::Native, false).unwrap();
-                datapath::Point::Xdp
+                datapath.attach_xdp(&device, index, XdpMode::Native, false).unwrap();
+                Point::Xdp
             }
-            Hook::Tc(_) => self.datapath.attach_tc(&device, Direction::Ingress, TcMode::Auto).unwrap(),
-            Hook::Out(..) => self.datapath.attach_tc(&device, Direction::Egress, TcMode::Auto).unwrap(),
+            Hook::Tc(_) => datapath.attach_tc(&device, Direction::Ingress, TcMode::Auto).unwrap(),
+            Hook::Out(..) => datapath.attach_tc(&device, Direction::Egress, TcMode::Auto).unwrap(),
         };
-        let list = datapath::list(&self.instance).unwrap();
+        let list = datapath::list(&loaded.instance).unwrap();
         let found = list.iter().find(|a| a.device.name == device.name && a.point == point).unwrap();
-        let program = run::program(found.prog_id).unwrap();
+        let program = datapath::prog_by_id(found.prog_id).unwrap();
         match hook {
             Hook::Xdp(_) => Runner::xdp(program),
             Hook::Tc(_) => Runner::tc(program, device.ifindex),
@@ -315,6 +344,15 @@ impl Ran {
     }
 }
 
+fn load(options: &Options) -> Loaded {
+    bpffs::ensure().unwrap();
+    let record = Record::create().unwrap();
+    let instance = Instance::new(Some(&format!("t{}", record.id()))).unwrap();
+    record.add(&Item::Dir(instance.dir().parent().unwrap().into())).unwrap();
+    let datapath = Datapath::load(&instance, &object(), options).unwrap();
+    Loaded::new(datapath, record, options).unwrap()
+}
+
 /// The kernel program: the one that is embedded, or that of the file `LBX_DATAPATH` names, to compare two builds of
 /// it without building anything else.
 fn object() -> Vec<u8> {
@@ -330,16 +368,6 @@ pub fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{b:02x}");
         text
     })
-}
-
-/// Per-CPU counters and rates are then as exact as a fixture wants them. Tests take turns.
-fn stay_on_one_cpu() {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut set = CpuSet::new();
-    set.set(NEXT.fetch_add(1, Ordering::Relaxed) % cpus).unwrap();
-    // A cpuset may not have this one: then the kernel chooses, as before.
-    let _ = sched_setaffinity(nix::unistd::Pid::from_raw(0), &set);
 }
 
 /// One veth a port, left down so that the kernel itself sends nothing through the programs.

@@ -8,17 +8,33 @@ use std::time::{Duration, Instant};
 
 use nix::net::if_::if_nametoindex;
 
+/// How long a carrier may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whether an interface of the caller's namespace is up with all that belongs to it (RFC 2863).
+fn is_up(dev: &str) -> io::Result<bool> {
+    let shown = Command::new("ip").args(["-oneline", "link", "show", "dev", dev]).output()?;
+    Ok(String::from_utf8_lossy(&shown.stdout).contains(" state UP "))
+}
+
 /// The far end of a port of the bench.
 pub struct Wire(OwnedFd);
 
 impl Wire {
     /// Brings port `n` up and opens its far end, in the caller's namespace.
     pub fn plug(n: u32) -> io::Result<Self> {
-        for dev in [format!("b{n}"), format!("c{n}")] {
-            let done = Command::new("ip").args(["link", "set", &dev, "up"]).status()?;
+        let ends = [format!("b{n}"), format!("c{n}")];
+        for dev in &ends {
+            let done = Command::new("ip").args(["link", "set", dev, "up"]).status()?;
             assert!(done.success(), "ip link set {dev} up");
         }
-        Self::on(&format!("c{n}"))
+        // Until the kernel has taken notice, in its own time, that there is a carrier, what is sent is dropped.
+        let end = Instant::now() + PATIENCE;
+        while !ends.iter().map(|dev| is_up(dev)).collect::<io::Result<Vec<_>>>()?.into_iter().all(|up| up) {
+            assert!(Instant::now() < end, "no carrier on {ends:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Self::on(&ends[1])
     }
 
     /// Opens an interface of the caller's namespace.

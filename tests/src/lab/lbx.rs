@@ -175,7 +175,7 @@ pub fn binary() -> Result<PathBuf> {
         return Ok(path.into());
     }
     let me = std::env::current_exe()?;
-    // target/debug/lbx-lab, or target/debug/deps/vm_lab-0123
+    // target/debug/lbx-lab, or target/debug/deps/vm-0123
     let found = me.ancestors().skip(1).take(2).map(|dir| dir.join("lbx")).find(|path| path.is_file());
     found.with_context(|| format!("no lbx near {}: build it with `cargo build -p lbx-user`", me.display()))
 }

@@ -33,7 +33,7 @@ const CPUS: u32 = 2;
 /// A program to run in the guest.
 #[derive(Debug, Clone)]
 pub struct Program {
-    /// Name of a test binary, such as `bpf_dsr`.
+    /// Name of a test binary, such as `bpf`.
     pub test: &'static str,
     /// Its arguments, such as names of tests.
     pub args: Vec<String>,
