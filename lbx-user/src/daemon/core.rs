@@ -310,8 +310,7 @@ impl Core {
             let ports: Vec<u32> = match service.vlan {
                 Some(_) => ifindexes.clone(),
                 None if switch.is_bridge() => {
-                    let up = self.host.view.ports(switch.index).filter(|port| port.up);
-                    up.map(|port| port.index).collect()
+                    self.host.view.untagged_ports(switch, vlan).map(|port| port.index).collect()
                 }
                 None => vec![switch.index],
             };

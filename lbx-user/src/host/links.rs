@@ -180,6 +180,15 @@ impl View {
         self.links.iter().filter(move |link| link.master == Some(master))
     }
 
+    /// The ports of a bridge that an untagged frame of a VLAN may be put into past the bridge, which would not look
+    /// at its VLAN there: all that are up, or where the bridge filters those that let the VLAN out without a tag.
+    pub fn untagged_ports(&self, bridge: &Link, vlan: u16) -> impl Iterator<Item = &Link> {
+        let filters = matches!(bridge.kind, Kind::Bridge { vlan_filtering: true, .. });
+        let lets_out =
+            move |port: &&Link| !filters || port.vlans.iter().any(|own| own.id == vlan && own.untagged);
+        self.ports(bridge.index).filter(|port| port.up).filter(lets_out)
+    }
+
     /// The one MAC that was learnt behind a port, if it is one.
     pub fn learnt_mac(&self, port: u32) -> Option<[u8; 6]> {
         let mut learnt = self.fdb.iter().filter(|entry| entry.index == port && !entry.permanent);
@@ -190,5 +199,40 @@ impl View {
     /// The resolved MAC of an address.
     pub fn neighbour_mac(&self, address: IpAddr) -> Option<[u8; 6]> {
         self.neighbours.iter().find(|known| known.address == address).and_then(|known| known.mac)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{bridge, link, tap};
+    use super::*;
+
+    #[test]
+    fn untagged_frames_go_where_their_vlan_does_so() {
+        let member = |id, untagged| PortVlan { id, pvid: untagged, untagged };
+        let port = |index, vlans: &[PortVlan]| Link {
+            vlans: vlans.to_vec(),
+            ..link(index, &format!("vif{index}"), tap(), Some(1))
+        };
+        let mut view = View {
+            links: vec![
+                link(1, "br0", bridge(true), None),
+                port(2, &[member(1, true)]),
+                port(3, &[member(10, true)]),
+                port(4, &[member(10, false)]),
+                port(5, &[member(1, false), member(10, true)]),
+                port(6, &[member(1, true), member(10, false)]),
+                link(7, "eth9", tap(), None),
+            ],
+            ..View::default()
+        };
+        view.links[5].up = false;
+        let ports = |view: &View, vlan| {
+            view.untagged_ports(&view.links[0], vlan).map(|port| port.index).collect::<Vec<_>>()
+        };
+        assert_eq!(ports(&view, 1), [2]);
+        assert_eq!(ports(&view, 10), [3, 5]);
+        view.links[0].kind = bridge(false);
+        assert_eq!(ports(&view, 0), [2, 3, 4, 5]);
     }
 }
