@@ -18,6 +18,7 @@ mod atomic;
 #[expect(dead_code, reason = "of the door to kernel memory, the queues' programs need the rest")]
 mod kernel;
 mod maps;
+mod object;
 mod packet;
 mod programs;
 mod rewrite;
@@ -208,14 +209,3 @@ pub fn lbx_tc_whole(ctx: TcContext) -> i32 {
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}
-
-#[cfg(target_arch = "bpf")]
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-/// The helpers used are GPL-only.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

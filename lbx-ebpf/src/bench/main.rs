@@ -17,6 +17,8 @@ mod bare;
 mod cursor;
 mod live;
 mod maps;
+#[path = "../object.rs"]
+mod object;
 mod race;
 mod wrap;
 
@@ -109,14 +111,3 @@ pub fn live_arrive(_ctx: XdpContext) -> u32 {
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}
-
-#[cfg(target_arch = "bpf")]
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-/// The helpers used are GPL-only.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -19,6 +19,8 @@ mod find;
 #[path = "../kernel.rs"]
 mod kernel;
 mod maps;
+#[path = "../object.rs"]
+mod object;
 mod read;
 
 use aya_ebpf::macros::raw_tracepoint;
@@ -50,14 +52,3 @@ pub fn lbx_arrivals(ctx: RawTracePointContext) -> i32 {
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}
-
-#[cfg(target_arch = "bpf")]
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-/// The helpers used are GPL-only.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
