@@ -1,19 +1,21 @@
 //! Cost of a packet in the kernel program, by kind of packet.
 
 pub(super) mod cases;
+pub(super) mod stage;
 
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, ensure};
 
 use super::other::Other;
-use super::programs::{At, Flows, Load, Programs};
+use super::programs::{At, Flows, Load};
 use super::{Report, Samples, Settings, clock};
 use crate::bpf::bench::{Bench, Hook};
 use crate::bpf::run::Verdict;
 use crate::bpf::world::World;
 use crate::demo::Claim;
 use cases::{Case, Fill};
+use stage::Stage;
 
 /// What is measured of one case.
 struct Row {
@@ -105,12 +107,7 @@ fn sizes(report: &mut Report) -> Result<()> {
 
 /// Measures one case in rounds.
 fn measure(settings: &Settings, case: Case, rounds: usize, times: u32) -> Result<Row> {
-    let mut bench = Bench::new(case.world.clone());
-    let ifindex = bench.ifindex(0);
-    let mut programs = Programs::load(1 << 16)?;
-    programs.redirect_to(ifindex)?;
-    let (hook, at) = if case.tc { (Hook::Tc(0), At::Tc(ifindex)) } else { (Hook::Xdp(0), At::Xdp) };
-    let program = bench.runner(hook).program().try_clone_to_owned().context("the program")?;
+    let stage = Stage::of(&case)?;
     let other = match &settings.against {
         Some(pin) if !case.tc => Some(Other::open(pin)?),
         _ => None,
@@ -119,10 +116,6 @@ fn measure(settings: &Settings, case: Case, rounds: usize, times: u32) -> Result
     let mut row =
         Row { net: Samples::new(), bare: samples(case.bare), other: samples(other.is_some()), case };
     let case = &row.case;
-    // A known flow: the first packet opens it, the next confirm it.
-    for frame in &case.before {
-        bench.run(hook, frame);
-    }
     for _ in 0..rounds {
         let (chunk, chunks) = match case.fill {
             Fill::Known | Fill::Flood => (times, 1),
@@ -131,13 +124,8 @@ fn measure(settings: &Settings, case: Case, rounds: usize, times: u32) -> Result
         let load = Load { frame: &case.frame, flows: case.flows, whole: case.whole, times: chunk };
         let mut net = 0.0;
         for _ in 0..chunks {
-            if let Fill::Empty(_) = case.fill {
-                let targets = bench.world.targets().count() as u32;
-                for target in 0..targets {
-                    bench.maps().clear_flows_of(target).context("emptying the flow table")?;
-                }
-            }
-            let cost = programs.cost(at, program.as_fd(), &load)?;
+            stage.begin()?;
+            let cost = stage.programs.cost(stage.at, stage.program(), &load)?;
             let verdict = if case.tc { Verdict::of_tc(cost.verdict) } else { Verdict::of_xdp(cost.verdict) };
             ensure!(verdict == case.verdict, "{}: {verdict:?} instead of {:?}", case.name, case.verdict);
             net += cost.net / f64::from(chunks);
@@ -145,10 +133,11 @@ fn measure(settings: &Settings, case: Case, rounds: usize, times: u32) -> Result
         row.net.push(net);
         if let Some(bare) = &mut row.bare {
             let load = Load { whole: false, ..load };
-            bare.push(programs.cost(At::Xdp, programs.xdp("bare_lru")?.as_fd(), &load)?.net);
+            let reference = stage.programs.xdp("bare_lru")?.as_fd();
+            bare.push(stage.programs.cost(At::Xdp, reference, &load)?.net);
         }
         if let (Some(samples), Some(other)) = (&mut row.other, &other) {
-            samples.push(other.cost(&programs, case.verdict, &Load { times, ..load })?);
+            samples.push(other.cost(&stage.programs, case.verdict, &Load { times, ..load })?);
         }
     }
     Ok(row)

@@ -8,16 +8,15 @@ mod lines;
 mod symbols;
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, ensure};
 use perf_event::events::Software;
 use perf_event::{Builder, SampleFlag};
 
 use super::path::cases::{self, Case, Fill};
-use super::programs::{At, Load, Programs};
+use super::path::stage::Stage;
+use super::programs::Load;
 use super::{Report, Settings, clock};
-use crate::bpf::bench::{Bench, Hook};
 use lines::Lines;
 use symbols::Symbols;
 
@@ -71,15 +70,7 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
 
 /// Runs one case for a while: its samples, and nanoseconds per packet.
 fn measure(settings: &Settings, case: &Case) -> Result<(Found, f64)> {
-    let mut bench = Bench::new(case.world.clone());
-    let ifindex = bench.ifindex(0);
-    let mut programs = Programs::load(1 << 16)?;
-    programs.redirect_to(ifindex)?;
-    let (hook, at) = if case.tc { (Hook::Tc(0), At::Tc(ifindex)) } else { (Hook::Xdp(0), At::Xdp) };
-    let program = bench.runner(hook).program().try_clone_to_owned().context("the program")?;
-    for frame in &case.before {
-        bench.run(hook, frame);
-    }
+    let stage = Stage::of(case)?;
     let own = Lines::all_of("lbx_").context("line information of the programs")?;
     ensure!(!own.is_empty(), "the kernel tells no addresses of BPF programs");
     let symbols = Symbols::read()?;
@@ -102,13 +93,9 @@ fn measure(settings: &Settings, case: &Case) -> Result<(Found, f64)> {
     let rounds = settings.either(60, 10) * (500_000 / times as usize);
     let (mut found, mut gross) = (Found::default(), 0.0);
     for _ in 0..rounds {
-        if let Fill::Empty(_) = case.fill {
-            (0..bench.world.targets().count() as u32)
-                .try_for_each(|target| bench.maps().clear_flows_of(target).map(|_| ()))
-                .context("emptying the flow table")?;
-        }
+        stage.begin()?;
         sampler.enable()?;
-        gross += programs.loop_over(at, program.as_fd(), &load)?;
+        gross += stage.programs.loop_over(stage.at, stage.program(), &load)?;
         sampler.disable()?;
         while let Some(record) = sampler.next_record() {
             let Ok(perf_event::data::Record::Sample(sample)) = record.parse_record() else { continue };
