@@ -169,44 +169,54 @@ fn describe(frame: &Frame) -> String {
     format!("{from} to {to}, VLAN {:?}, type {:04x}", frame.vlan, frame.ether_type())
 }
 
-/// With both ways of delivery.
-fn served_both_ways(wire: Offloads, xdp: &'static str) {
-    let scenario = start(wire, &file("redirect").xdp(xdp));
-    every_vlan_is_served_by_its_own(&scenario);
-    scenario.lbx().write_config(&file("bridge").xdp(xdp).text()).unwrap();
+/// Has another file in force.
+fn reload(scenario: &Scenario, file: &File) {
+    scenario.lbx().write_config(&file.text()).unwrap();
     scenario.lbx().cli(&["reload"]).unwrap();
-    every_vlan_is_served_by_its_own(&scenario);
 }
 
-#[test]
-fn one_vip_on_three_vlans_over_tc() {
-    served_both_ways(in_band(), "off");
+/// With both ways of delivery; `native`: by XDP on the uplink.
+fn served_both_ways(scenario: &Scenario, xdp: &'static str, native: bool) {
+    for deliver in ["redirect", "bridge"] {
+        reload(scenario, &file(deliver).xdp(xdp));
+        let status = scenario.lbx().cli(&["status"]).unwrap();
+        let uplink = status.lines().find(|line| line.contains("up0")).unwrap_or_default();
+        assert_eq!(uplink.contains("xdp native"), native, "{status}");
+        every_vlan_is_served_by_its_own(scenario);
+    }
 }
 
+/// One after the other with one daemon: loading its programs takes longer than all the rest.
 #[test]
-fn one_vip_on_three_vlans_over_xdp() {
-    served_both_ways(in_band(), "native");
+fn one_vip_on_three_vlans() {
+    let mut some = file("redirect").xdp("off");
+    some.services.retain(|service| service.vlan == Some(10));
+    let scenario = start(in_band(), &some);
+    a_vlan_without_the_service_hears_nothing_of_it(&scenario);
+    served_both_ways(&scenario, "off", false);
+    served_both_ways(&scenario, "native", true);
+    a_port_outside_the_vlan_gets_nothing(&scenario);
 }
 
 #[test]
 fn one_vip_on_three_vlans_with_tags_beside_the_frames() {
-    served_both_ways(stripped(), "auto");
+    let scenario = start(stripped(), &file("redirect"));
+    served_both_ways(&scenario, "auto", false);
 }
 
 /// A target outside the service's VLAN gets nothing, before and after its port leaves it.
-#[test]
-fn a_port_outside_the_vlan_gets_nothing() {
+fn a_port_outside_the_vlan_gets_nothing(scenario: &Scenario) {
     let mut file = file("redirect");
     let service = file.services.iter_mut().find(|service| service.name == "dsr10").unwrap();
     // vm4 is in VLAN 20.
     service.targets.push(Target::stand_in(0, 3));
-    let scenario = start(in_band(), &file);
+    reload(scenario, &file);
     let at: SocketAddr = (vip(0, Family::V4), 80).into();
-    wait(&scenario, 1, at);
+    wait(scenario, 1, at);
     let outside = scenario.target(0, "dsr10/vif3").unwrap();
     assert_eq!(outside["effective"], "down", "{outside}");
     assert!(outside["problem"].as_str().unwrap_or_default().contains("VLAN 10"), "{outside}");
-    let report = load(&scenario, 1, at, 4 * CONNECTIONS);
+    let report = load(scenario, 1, at, 4 * CONNECTIONS);
     assert_eq!(report.failed, 0, "{report:?}");
     assert!(!report.requests.contains_key("vm4"), "{report:?}");
 
@@ -219,7 +229,7 @@ fn a_port_outside_the_vlan_gets_nothing() {
     assert!(left.unwrap(), "{}", scenario.story());
     sniffer.clear();
     let after = Instant::now();
-    let report = load(&scenario, 1, at, 4 * CONNECTIONS);
+    let report = load(scenario, 1, at, 4 * CONNECTIONS);
     assert_eq!(report.failed, 0, "{report:?}");
     assert_eq!(report.requests.keys().collect::<Vec<_>>(), ["vm3"], "{report:?}");
     let client = addr::mac(0x0c, 0, 1);
@@ -234,14 +244,10 @@ fn a_port_outside_the_vlan_gets_nothing() {
 }
 
 /// Nobody answers for the VIP where no service has it.
-#[test]
-fn a_vlan_without_the_service_hears_nothing_of_it() {
-    let mut file = file("redirect");
-    file.services.retain(|service| service.vlan == Some(10));
-    let scenario = start(in_band(), &file);
+fn a_vlan_without_the_service_hears_nothing_of_it(scenario: &Scenario) {
     for family in FAMILIES {
         let at = SocketAddr::new(vip(0, family), 80);
-        wait(&scenario, 1, at);
+        wait(scenario, 1, at);
         for other in [0, 2] {
             let load = Load { threads: 2, limit: Duration::from_millis(600), ..Load::new(at, 2) };
             let report = load.run(&scenario.lab.clients[other].ns).unwrap();
