@@ -1,5 +1,6 @@
 //! Frames through a line on one core: into a veth, through lbx (or a reference), and out of a veth or a tap.
 
+mod choose;
 mod line;
 
 use std::time::Duration;
@@ -68,6 +69,9 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
         table(report, &rows, flows);
     }
     tap(settings, report, &mut lines)?;
+    drop(lines);
+    let mut lines = Lines::build(SIZES[0].0, Forward::Dsr, false)?;
+    choose::run(settings, report, &mut lines)?;
     drop(lines);
     // In a table of its own: translated flows do not share that of the others.
     let mut lines = Lines::build(most, Forward::Nat, false)?;

@@ -8,18 +8,25 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use lbx_common::flow::TargetWord;
 use lbx_common::limits::SLOTS_PER_FLOW;
 use lbx_common::port::{Port, flags};
-use lbx_common::target::{Forward, Target};
+use lbx_common::service::Service;
+use lbx_common::target::{self, Forward, Target, Weight};
 
 use self::kernel::Kernel;
 pub use self::tap::Tap;
 use crate::bench::generator::Through;
 use crate::bench::programs::{Flows, Programs};
 use crate::bpf::bench::{Bench, Hook};
-use crate::bpf::world::{Svc, World, ends};
+use crate::bpf::world::{Svc, World, ends, vm_mac};
 use crate::lab::tools;
 use crate::packets::{Body, Packet, protocol, tcp};
+
+/// Queues of a target's port where they are chosen.
+pub const QUEUES: u8 = 2;
+/// Targets of the service.
+const TARGETS: u8 = 3;
 
 /// What forwards.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -192,6 +199,28 @@ impl Lines {
 
     fn kernel(&self) -> Result<&Kernel> {
         self.kernel.as_ref().context("built without the kernel's lines")
+    }
+
+    /// Binds all flows of lbx to a queue of the targets' ports, which is chosen then for each frame; or lets frames go
+    /// into whatever queue they come to. Flows begin anew.
+    pub fn choose(&self, queue: Option<u8>) -> Result<()> {
+        let maps = self.bench.maps();
+        let ports: Vec<_> = (1..=TARGETS).map(|n| (vm_mac(n), u32::from(n))).collect();
+        maps.choose_queues(if queue.is_some() { &ports } else { &[] })?;
+        let words: Vec<TargetWord> =
+            (0..2000).map(|n| TargetWord::new(n % u16::from(TARGETS), queue.unwrap_or(0), 1)).collect();
+        for target in 0..u32::from(TARGETS) {
+            self.bench.change_target(target, |entry: &mut Target| {
+                entry.queues = if queue.is_some() { QUEUES } else { 1 };
+                let rest = entry.flags & !target::flags::QUEUES;
+                entry.flags = if queue.is_some() { rest | target::flags::QUEUES } else { rest };
+            });
+            maps.write_weight(target, queue.unwrap_or(0).into(), Weight { weight: 1, configured: 1 })?;
+            maps.clear_flows_of(target)?;
+        }
+        let old = maps.service(0)?;
+        let (table, _) = maps.place_table(0, &words)?;
+        Ok(maps.write_service(0, &Service { table_base: table.base, table_len: table.len, ..old })?)
     }
 
     /// Lets the lines of lbx and of the bare table end in the tap.
