@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// Looks take at most one part in this of a core: with many queues they are made less often. A queue that is not looked at
-/// for long is cold: about 0.2 µs each, eight times what it takes in a loop.
+/// for long is cold: 0.2 µs and more each, several times what it takes in a loop.
 const SPARING: u32 = 50;
 /// They are made at most this many times less often.
 const SELDOM: u32 = 4;
