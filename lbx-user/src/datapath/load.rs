@@ -151,19 +151,19 @@ impl Datapath {
         let (mut ebpf, sight) =
             see(instance, object, options, Source { version, resize, sight: None }, &mut notes)?;
         verify::all(&mut ebpf)?;
-        let clock = xdp_program(&mut ebpf, "lbx_clock")?;
+        let clock = xdp_fd(&mut ebpf, "lbx_clock")?;
         sys::pin(&clock, &instance.progs(version).join("lbx_clock"))
             .map_err(Error::io("pinning lbx_clock"))?;
         // An older object that is compared with this one may have none.
         if ebpf.program(cpus::PROGRAM).is_some() {
-            let cpu = xdp_program(&mut ebpf, cpus::PROGRAM)?;
+            let cpu = xdp_fd(&mut ebpf, cpus::PROGRAM)?;
             sys::pin(&cpu, &instance.progs(version).join(cpus::PROGRAM))
                 .map_err(Error::io("pinning lbx_cpu"))?;
         }
         fill_tail(&mut ebpf, "xdp_tail", Slow::xdp_program)?;
         fill_tail(&mut ebpf, "tc_tail", Slow::tc_program)?;
-        let tc = tc_program(&mut ebpf, "lbx_tc")?;
-        let tc_egress = match tc_program(&mut ebpf, "lbx_tc_egress") {
+        let tc = tc_fd(&mut ebpf, "lbx_tc")?;
+        let tc_egress = match tc_fd(&mut ebpf, "lbx_tc_egress") {
             Err(Error::Missing(_)) => None,
             other => Some(other?),
         };
@@ -335,14 +335,19 @@ fn open(
 /// Loads an XDP program and answers its descriptor.
 fn xdp_program(ebpf: &mut Ebpf, name: &str) -> Result<OwnedFd> {
     let program: &mut Xdp = program(ebpf, name)?.try_into().map_err(refused(name))?;
-    verify::once(program.load()).map_err(refused(name))?;
+    program.load().map_err(refused(name))?;
     duplicate(program.fd().map_err(refused(name))?)
 }
 
-/// Loads a classifier and answers its descriptor.
-fn tc_program(ebpf: &mut Ebpf, name: &str) -> Result<OwnedFd> {
+/// The descriptor of an XDP program that is loaded.
+fn xdp_fd(ebpf: &mut Ebpf, name: &str) -> Result<OwnedFd> {
+    let program: &mut Xdp = program(ebpf, name)?.try_into().map_err(refused(name))?;
+    duplicate(program.fd().map_err(refused(name))?)
+}
+
+/// The descriptor of a classifier that is loaded.
+fn tc_fd(ebpf: &mut Ebpf, name: &str) -> Result<OwnedFd> {
     let program: &mut SchedClassifier = program(ebpf, name)?.try_into().map_err(refused(name))?;
-    verify::once(program.load()).map_err(refused(name))?;
     duplicate(program.fd().map_err(refused(name))?)
 }
 
@@ -364,7 +369,7 @@ fn fill_tail(ebpf: &mut Ebpf, array: &str, name_of: fn(Slow) -> &'static str) ->
     for slow in Slow::ALL {
         let name = name_of(slow);
         let is_xdp = matches!(program(ebpf, name)?, Program::Xdp(_));
-        let fd = if is_xdp { xdp_program(ebpf, name)? } else { tc_program(ebpf, name)? };
+        let fd = if is_xdp { xdp_fd(ebpf, name)? } else { tc_fd(ebpf, name)? };
         let Some(aya::maps::Map::ProgramArray(map)) = ebpf.map(array) else {
             return Err(Error::Missing(format!("map {array}")));
         };

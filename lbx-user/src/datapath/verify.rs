@@ -1,18 +1,22 @@
 //! Programs are verified beside each other: the kernel looks at one for up to a second, and at all of them for several.
 
 use super::error::Result;
+use super::live;
 use super::load::refused;
 use aya::Ebpf;
-use aya::programs::{Program, ProgramError};
+use aya::programs::Program;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 /// More at a time gain nothing: so many take as long as the longest.
 const MOST: usize = 4;
 
-/// Loads everything but the program of a port, which is loaded for that port; as many at a time as there are CPUs.
+/// Loaded elsewhere: for each port, and where this kernel lets it read queues.
+const ELSEWHERE: [&str; 2] = ["lbx_xdp", live::DEPTH];
+
+/// Loads everything but those; as many at a time as there are CPUs.
 pub(super) fn all(ebpf: &mut Ebpf) -> Result<()> {
-    let mut programs: Vec<_> = ebpf.programs_mut().filter(|(name, _)| *name != "lbx_xdp").collect();
+    let mut programs: Vec<_> = ebpf.programs_mut().filter(|(name, _)| !ELSEWHERE.contains(name)).collect();
     // The last is taken first.
     programs.sort_by_key(|(name, _)| std::cmp::Reverse(rank(name)));
     let programs = Mutex::new(programs);
@@ -25,7 +29,7 @@ pub(super) fn all(ebpf: &mut Ebpf) -> Result<()> {
                 // There is no other kind in the object; whoever wants it loads it.
                 _ => Ok(()),
             };
-            once(loaded).map_err(refused(name))?;
+            loaded.map_err(refused(name))?;
         }
         Ok(())
     };
@@ -44,14 +48,6 @@ pub(super) fn all(ebpf: &mut Ebpf) -> Result<()> {
 fn rank(name: &str) -> usize {
     const LONG: [&str; 4] = ["_whole", "_headers", "_icmp", "lbx_tc"];
     LONG.iter().position(|end| name.ends_with(end)).unwrap_or(LONG.len())
-}
-
-/// That a program is loaded already is fine.
-pub(super) fn once(loaded: std::result::Result<(), ProgramError>) -> std::result::Result<(), ProgramError> {
-    match loaded {
-        Err(ProgramError::AlreadyLoaded) => Ok(()),
-        other => other,
-    }
 }
 
 #[cfg(test)]
