@@ -23,6 +23,7 @@ use crate::measure::prompt;
 const RETRY: Duration = Duration::from_secs(30);
 /// The same after it has failed.
 const AGAIN: Duration = Duration::from_secs(1);
+
 /// What to watch, and how often.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Watch {
