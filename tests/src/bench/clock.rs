@@ -1,5 +1,7 @@
 //! Time, and staying on a core.
 
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -24,6 +26,13 @@ pub fn unpin() -> Result<()> {
 /// CPU time the calling thread has used.
 pub fn thread_time() -> Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
+}
+
+/// CPU time another thread has used, by its directory in /proc (Documentation/scheduler/sched-stats.rst).
+pub fn time_of(task: &Path) -> Result<Duration> {
+    let text = fs::read_to_string(task.join("schedstat"))?;
+    let ns = text.split(' ').next().and_then(|word| word.parse().ok()).context("schedstat")?;
+    Ok(Duration::from_nanos(ns))
 }
 
 /// Nanoseconds of CPU time per round of `work`, which does `rounds` of them.

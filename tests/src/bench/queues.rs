@@ -13,7 +13,7 @@ use lbx_user::measure::board::Shared as Board;
 use lbx_user::measure::queue::{Sampler, Vnic, Watch};
 use nix::sched::{CloneFlags, unshare};
 
-use super::{Report, Samples, Settings};
+use super::{Report, Samples, Settings, clock};
 use crate::bpf::tap::Tap;
 use crate::bpf::wire::Wire;
 use crate::demo::Claim;
@@ -83,9 +83,9 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     let task = thread_named("lbx-queues")?;
     let time = settings.either(Duration::from_secs(20), Duration::from_secs(2));
     let share = || -> Result<f64> {
-        let (before, start) = (cpu_ns(&task)?, Instant::now());
+        let (before, start) = (clock::time_of(&task)?, Instant::now());
         sleep(time);
-        Ok((cpu_ns(&task)? - before) as f64 / start.elapsed().as_nanos() as f64 * 100.0)
+        Ok(clock::time_of(&task)?.saturating_sub(before).div_duration_f64(start.elapsed()) * 100.0)
     };
     let empty = share()?;
     fill(&taps)?;
@@ -136,10 +136,4 @@ fn thread_named(name: &str) -> Result<PathBuf> {
         }
     }
     anyhow::bail!("no thread {name}")
-}
-
-/// Nanoseconds that a thread ran (Documentation/scheduler/sched-stats.rst).
-fn cpu_ns(task: &std::path::Path) -> Result<u64> {
-    let text = fs::read_to_string(task.join("schedstat"))?;
-    text.split(' ').next().and_then(|word| word.parse().ok()).context("schedstat")
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use nix::sched::sched_getcpu;
 
 use super::line::{Line, Lines, QUEUES};
-use crate::bench::{Report, Samples, Settings};
+use crate::bench::{Report, Samples, Settings, clock};
 use crate::demo::Claim;
 
 const FLOWS: u32 = 1 << 10;
@@ -86,15 +86,12 @@ pub fn run(settings: &Settings, report: &mut Report, lines: &mut Lines) -> Resul
 
 /// CPU time of all threads that the kernel has for frames that change CPUs (kernel/bpf/cpumap.c).
 fn threads() -> Result<Duration> {
-    let mut sum = 0;
+    let mut sum = Duration::ZERO;
     for entry in fs::read_dir("/proc").context("/proc")? {
         let path = entry?.path();
-        if !fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.starts_with("cpumap/")) {
-            continue;
+        if fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.starts_with("cpumap/")) {
+            sum += clock::time_of(&path)?;
         }
-        // Nanoseconds that it ran (Documentation/scheduler/sched-stats.rst).
-        let text = fs::read_to_string(path.join("schedstat"))?;
-        sum += text.split(' ').next().and_then(|word| word.parse::<u64>().ok()).context("schedstat")?;
     }
-    Ok(Duration::from_nanos(sum))
+    Ok(sum)
 }
