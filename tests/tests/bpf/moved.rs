@@ -120,18 +120,18 @@ fn one_store_sends_flows_there_and_back() {
     assert_eq!(bench.run(HOOKS[0], &frame).counted.get("flow_reselected"), Some(&1));
 }
 
+/// The tap of VM 3, which stands for that of the incoming QEMU of VM 1.
+fn third_tap(bench: &Bench) -> Elsewhere {
+    let deliver = Deliver::Redirect as u8;
+    Elsewhere { port_index: 3, ifindex: bench.ifindex(3), deliver, ..uplink(bench, 1) }
+}
+
 #[test]
 fn to_another_tap_of_this_host() {
     let mut bench = Bench::ready(World::dsr());
     for hook in HOOKS {
         let port = bench.flow_to(hook, true, 1, 1);
-        // The tap of VM 3 stands for that of the incoming QEMU.
-        let place = Elsewhere {
-            port_index: 3,
-            ifindex: bench.ifindex(3),
-            deliver: Deliver::Redirect as u8,
-            ..uplink(&bench, 1)
-        };
+        let place = third_tap(&bench);
         moved(&bench, 1, &place);
         let frame = tcp_packet(true, port, ACK).build();
         assert_eq!(bench.run(hook, &frame).steered("held", &frame, &FOLLOWED), 1);
@@ -309,12 +309,7 @@ fn nat_to_another_tap_is_translated() {
     for (hook, first) in HOOKS.into_iter().zip([1000, 2000]) {
         for v4 in FAMILIES {
             let port = bench.flow_to(hook, v4, 1, first);
-            let place = Elsewhere {
-                port_index: 3,
-                ifindex: bench.ifindex(3),
-                deliver: Deliver::Redirect as u8,
-                ..uplink(&bench, 1)
-            };
+            let place = third_tap(&bench);
             moved(&bench, 1, &place);
             let ran = bench.run(hook, &tcp_packet(v4, port, PSH | ACK).build());
             ran.is("translated", Verdict::Redirect, &ran.frame, &FOLLOWED);

@@ -22,19 +22,20 @@ fn world(service: u16, wanted: u16) -> World {
     world
 }
 
+/// The service's VLAN, the tag of the frame, the tag of the port, the tag that comes out.
+const ROWS: [(u16, Option<u16>, u16, Option<u16>); 6] = [
+    (1, None, 0, None),
+    (1, None, 1, Some(1)),
+    (1, Some(1), 0, None),
+    (10, Some(10), 0, None),
+    (10, Some(10), 10, Some(10)),
+    // A priority tag (VLAN 0) belongs to the port's own VLAN.
+    (1, Some(0), 0, None),
+];
+
 #[test]
 fn tags_are_taken_off_put_on_and_kept() {
-    // The service's VLAN, the tag of the frame, the tag of the port, the tag that comes out.
-    let rows = [
-        (1, None, 0, None),
-        (1, None, 1, Some(1)),
-        (1, Some(1), 0, None),
-        (10, Some(10), 0, None),
-        (10, Some(10), 10, Some(10)),
-        // A priority tag (VLAN 0) belongs to the port's own VLAN.
-        (1, Some(0), 0, None),
-    ];
-    for (n, (service, tag, wanted, out)) in rows.into_iter().enumerate() {
+    for (n, (service, tag, wanted, out)) in ROWS.into_iter().enumerate() {
         let mut bench = Bench::ready(world(service, wanted));
         for v4 in FAMILIES {
             let plain = tcp_packet(v4, 50, SYN);
@@ -82,18 +83,8 @@ fn a_frame_stays_in_its_vlan() {
 /// onto the wire.
 #[test]
 fn a_tag_that_lies_beside_the_frame_counts_as_well() {
-    // As above.
-    let rows = [
-        (1, None, 0, None),
-        (1, None, 1, Some(1)),
-        (1, Some(1), 0, None),
-        (10, Some(10), 0, None),
-        (10, Some(10), 10, Some(10)),
-        (10, Some(10), 20, Some(20)),
-        (1, Some(0), 0, None),
-        (1, Some(0), 20, Some(20)),
-    ];
-    for (n, (service, tag, wanted, out)) in rows.into_iter().enumerate() {
+    let more = [(10, Some(10), 20, Some(20)), (1, Some(0), 20, Some(20))];
+    for (n, (service, tag, wanted, out)) in ROWS.into_iter().chain(more).enumerate() {
         let mut world = world(service, wanted);
         world.services.iter_mut().for_each(|svc| svc.targets.truncate(1));
         let mut bench = Bench::ready(world);
