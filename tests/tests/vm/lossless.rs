@@ -12,9 +12,9 @@ fn nothing_breaks_when_a_guest_goes_and_comes_back() {
     let broken = [figures.broken, figures.failed, figures.fresh_failed];
     assert_eq!(broken, [0; 3], "long connections, requests on connections that stay, new connections");
     // Each lost datagram is where it can be: dropped and counted by lbx, or in the ring that the guest left. Where the
-    // machine has no time for a ring, it is full, and counts frames of all kinds.
+    // machine has no time for a ring, it is full, and counts frames of all kinds: no more than these are uncertain.
     let losses = figures.losses;
-    assert!(losses.unexplained == 0 || losses.full > 0, "{losses:?}");
+    assert!(losses.unexplained <= losses.full, "{losses:?}");
 }
 
 #[test]
@@ -23,5 +23,5 @@ fn what_is_sent_to_a_guest_that_is_stopped_waits_where_it_goes() {
     let held = migrate::hold(1).unwrap();
     assert!(held.waited > 0 && held.pause.min() >= 200.0, "{held:?}");
     assert_eq!(held.disordered, 0, "{held:?}");
-    assert!(held.lost() == 0 || held.losses.full > 0, "{held:?}");
+    assert!(held.lost() <= held.losses.full, "{held:?}");
 }
