@@ -13,7 +13,7 @@ use std::fmt;
 use super::links::{Kind, View};
 
 pub use command_line::{Identity, NicOption, identity};
-pub use scan::{duplicate, scan, start_time};
+pub use scan::{scan, start_time};
 
 /// A process that holds taps open.
 #[derive(Debug, Clone, PartialEq, Eq)]

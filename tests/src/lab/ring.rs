@@ -2,11 +2,10 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use lbx_user::host::vm;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use serde_json::json;
 
@@ -40,6 +39,8 @@ pub fn take(pid: i32, tap: &str) -> Result<Vec<Vec<u8>>> {
 
 /// Duplicates of a process's descriptors of a tap.
 fn queues(pid: i32, tap: &str) -> Result<Vec<File>> {
+    // SAFETY: pidfd_open takes no pointers; the result is checked by `owned`.
+    let process = owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) }).context("pidfd_open")?;
     let mut queues = Vec::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
         let entry = entry?;
@@ -50,8 +51,9 @@ fn queues(pid: i32, tap: &str) -> Result<Vec<File>> {
         let number: i32 = name.to_str().context("a descriptor")?.parse()?;
         let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}"))?;
         if info.lines().any(|line| line.strip_prefix("iff:").is_some_and(|of| of.trim() == tap)) {
-            let queue = vm::duplicate(pid.cast_unsigned(), number);
-            queues.push(queue.with_context(|| format!("descriptor {number} of process {pid}"))?.into());
+            // SAFETY: pidfd_getfd takes no pointers; `process` is open for the duration of the call.
+            let queue = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) };
+            queues.push(owned(queue).context("pidfd_getfd")?.into());
         }
     }
     Ok(queues)
@@ -92,6 +94,14 @@ fn vnet_header(queue: &File) -> Result<usize> {
         return Err(std::io::Error::last_os_error()).context("TUNGETVNETHDRSZ");
     }
     Ok(usize::try_from(size)?)
+}
+
+fn owned(result: libc::c_long) -> std::io::Result<OwnedFd> {
+    if result < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: the system calls above return a new descriptor that nobody else knows of.
+    Ok(unsafe { OwnedFd::from_raw_fd(result as i32) })
 }
 
 /// Has a QEMU write down every frame that its guest's vNIC sends or is sent from now on: what it takes out of the

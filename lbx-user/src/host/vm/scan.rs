@@ -90,19 +90,11 @@ fn is_here(pid: u32, root: &str, fd: i32, here: Namespace) -> bool {
     of_tap.or_else(|_| namespace(Path::new(&format!("{root}/ns/net")))).is_ok_and(|found| found == here)
 }
 
-/// A duplicate of another process's descriptor: the same open file.
-///
-/// # Errors
-/// The process or the descriptor is not there, or nobody may look into it.
-pub fn duplicate(pid: u32, fd: i32) -> io::Result<OwnedFd> {
+fn tap_namespace(pid: u32, fd: i32) -> io::Result<Namespace> {
     // SAFETY: pidfd_open takes no pointers; the result is checked by `owned`.
     let process = owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
     // SAFETY: pidfd_getfd takes no pointers; it duplicates the other process's descriptor into this one.
-    owned(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), fd, 0) })
-}
-
-fn tap_namespace(pid: u32, fd: i32) -> io::Result<Namespace> {
-    let tap = duplicate(pid, fd)?;
+    let tap = owned(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), fd, 0) })?;
     // SAFETY: TUNGETDEVNETNS takes no argument and returns a new descriptor; on any other kind of file the
     // ioctl fails. `tap` is open for the duration of the call.
     let of_tap = owned(unsafe { libc::ioctl(tap.as_raw_fd(), TUNGETDEVNETNS as _) }.into())?;
